@@ -1,0 +1,61 @@
+/**
+ * Pins: what a partner's certificate must match. The digest forms are those of RFC 7469 §2.4: `sha256/` and the base64
+ * of the SHA-256 of the DER SubjectPublicKeyInfo, or of the whole DER certificate. Pure.
+ */
+import { createHash, type X509Certificate } from "node:crypto";
+
+/** `sha256/` and 44 characters of base64. */
+export type Digest = `sha256/${string}`;
+
+export type Pin =
+  | { readonly kind: "spki"; readonly digest: Digest; readonly label: string | undefined; readonly notAfter: Date | undefined }
+  | {
+      readonly kind: "certificate";
+      readonly digest: Digest;
+      readonly label: string | undefined;
+      readonly notAfter: Date | undefined;
+    }
+  | {
+      readonly kind: "trustAnchor";
+      readonly file: string;
+      readonly anchors: readonly X509Certificate[];
+      /** DNS name that the leaf must carry as a subjectAltName. */
+      readonly name: string;
+      readonly label: string | undefined;
+      readonly notAfter: Date | undefined;
+    };
+
+/** The pin of a certificate's key: it survives renewal with the same key. */
+export function spkiDigest(certificate: X509Certificate): Digest {
+  return digestOf(certificate.publicKey.export({ type: "spki", format: "der" }));
+}
+
+/** The pin of one certificate as a whole. */
+export function certificateDigest(certificate: X509Certificate): Digest {
+  return digestOf(certificate.raw);
+}
+
+/** The digest of DER bytes, in the form of a pin. */
+export function digestOf(der: Uint8Array): Digest {
+  return `sha256/${createHash("sha256").update(der).digest("base64")}`;
+}
+
+/**
+ * Reads a digest as people hand it around: `sha256/BASE64`, `sha256//BASE64` as curl writes it, bare base64, or 64
+ * hexadecimal digits with or without colons or spaces, as openssl prints them. Undefined for anything else.
+ */
+export function parseDigest(text: string): Digest | undefined {
+  const hex = text.replace(/^sha-?256[ =:]*(fingerprint=)?/i, "").replaceAll(/[:\s]/g, "");
+  if (/^[0-9a-f]{64}$/i.test(hex)) return `sha256/${Buffer.from(hex, "hex").toString("base64")}`;
+  const base64 = text.replace(/^sha256\/\/?/i, "");
+  if (!/^[A-Za-z0-9+/]{43}=$/.test(base64)) return undefined;
+  const bytes = Buffer.from(base64, "base64");
+  // Base64 whose last digit has stray bits decodes to the same bytes: accept the one canonical spelling only.
+  return bytes.length === 32 && bytes.toString("base64") === base64 ? `sha256/${base64}` : undefined;
+}
+
+/** A digest as openssl prints fingerprints: upper-case hexadecimal with colons. */
+export function digestHex(digest: Digest): string {
+  const hex = Buffer.from(digest.slice("sha256/".length), "base64").toString("hex").toUpperCase();
+  return hex.replaceAll(/(..)(?=.)/g, "$1:");
+}
