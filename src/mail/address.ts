@@ -33,8 +33,7 @@ export type AddressFault =
   | "notAscii"; // UTF-8 without SMTPUTF8
 
 export type Parsed<T> =
-  | { readonly kind: "ok"; readonly value: T }
-  | { readonly kind: "fault"; readonly fault: AddressFault };
+  { readonly kind: "ok"; readonly value: T } | { readonly kind: "fault"; readonly fault: AddressFault };
 
 const localPartOctetsMax = 64; // RFC 5321 §4.5.3.1.1
 const pathOctetsMax = 256; // RFC 5321 §4.5.3.1.3, with the angle brackets

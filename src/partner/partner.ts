@@ -19,7 +19,12 @@ export interface SourceRef {
 export type AddressRule =
   | { readonly kind: "mailbox"; readonly text: string; readonly mailbox: Mailbox; readonly source: SourceRef }
   | { readonly kind: "domain"; readonly text: string; readonly domain: CanonicalDomain; readonly source: SourceRef } // @acme.example
-  | { readonly kind: "subdomains"; readonly text: string; readonly domain: CanonicalDomain; readonly source: SourceRef }; // @*.acme.example
+  | {
+      readonly kind: "subdomains";
+      readonly text: string;
+      readonly domain: CanonicalDomain;
+      readonly source: SourceRef;
+    }; // @*.acme.example
 
 export interface PartnerLimits {
   /** Octets of one message as RFC 1870 counts them: with CRLF, without dot-stuffing. */

@@ -8,7 +8,12 @@ import { createHash, type X509Certificate } from "node:crypto";
 export type Digest = `sha256/${string}`;
 
 export type Pin =
-  | { readonly kind: "spki"; readonly digest: Digest; readonly label: string | undefined; readonly notAfter: Date | undefined }
+  | {
+      readonly kind: "spki";
+      readonly digest: Digest;
+      readonly label: string | undefined;
+      readonly notAfter: Date | undefined;
+    }
   | {
       readonly kind: "certificate";
       readonly digest: Digest;

@@ -1,0 +1,57 @@
+/**
+ * Files that are there whole or not at all, whatever dies in between: written beside their place, synced, renamed into
+ * it, and the folder synced. Fails with the system's error, and then nothing has changed at the place.
+ */
+import { randomBytes } from "node:crypto";
+import { link, open, rename, unlink } from "node:fs/promises";
+import { constants } from "node:fs";
+import { basename, dirname, join } from "node:path";
+
+/**
+ * Writes `data` to `file` and returns once it is on stable storage.
+ * @param mode permission bits of a new file, for instance 0o600.
+ * @param onExisting "replace" the file, or "refuse": fails with EEXIST and leaves it as it is.
+ */
+export async function writeFileDurably(
+  file: string,
+  data: string | Uint8Array,
+  mode: number,
+  onExisting: "replace" | "refuse" = "replace",
+): Promise<void> {
+  const draft = join(dirname(file), `.${basename(file)}.${randomBytes(6).toString("hex")}.tmp`);
+  try {
+    // The permission model of Node denies fs.fsync but not a FileHandle's own sync.
+    const handle = await open(
+      draft,
+      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+      mode,
+    );
+    try {
+      await handle.chmod(mode); // whatever the umask
+      await handle.writeFile(data);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    if (onExisting === "refuse") {
+      await link(draft, file); // rename would replace, link fails with EEXIST
+      await unlink(draft);
+    } else {
+      await rename(draft, file);
+    }
+  } catch (error) {
+    await unlink(draft).catch(() => undefined); // it may not exist; the first error is the one that tells
+    throw error;
+  }
+  await syncDirectory(dirname(file));
+}
+
+/** Makes the entries of a folder durable: what was created, renamed or unlinked in it before the call. */
+export async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

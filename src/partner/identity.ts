@@ -1,0 +1,180 @@
+/**
+ * Who is this? From an address and a certificate to a partner, or to the reason why not.
+ *
+ * Promises: the answer depends on the certificate's own bytes, its dates and the pins alone; the verdict of the TLS
+ * library (`authorized`) is never asked, because it is true for sessions that showed no certificate. Partners may share
+ * addresses: the certificate decides. Pure: the clock is passed in.
+ *
+ * The caller has the proof of possession of the private key: TLS gives it in the handshake.
+ */
+import type { X509Certificate } from "node:crypto";
+import { addressBytes, maskBytes, rangeHolds } from "./address-range.ts";
+import type { Partner } from "./partner.ts";
+import { certificateDigest, spkiDigest, type Pin } from "./pin.ts";
+
+/** What a peer showed: its address, and its certificate with those it sent along, leaf first. */
+export interface PeerCredentials {
+  readonly address: string;
+  readonly chain: readonly X509Certificate[];
+}
+
+/** A peer that has been identified. */
+export interface PeerIdentity {
+  readonly partner: Partner;
+  readonly pin: Pin;
+}
+
+export type PeerJudgement =
+  | { readonly kind: "partner"; readonly identity: PeerIdentity }
+  /** `addressOf` is empty where the address is let in only because some partner lists `any`. */
+  | { readonly kind: "noCertificate"; readonly addressOf: readonly Partner[] }
+  | { readonly kind: "unknownCertificate"; readonly addressOf: readonly Partner[] }
+  | { readonly kind: "wrongAddress"; readonly partner: Partner; readonly pin: Pin }
+  | { readonly kind: "expired"; readonly partner: Partner; readonly pin: Pin; readonly since: Date }
+  | { readonly kind: "notYetValid"; readonly partner: Partner; readonly pin: Pin; readonly from: Date }
+  | { readonly kind: "unknownAddress" };
+
+/** The partners, indexed: a look-up costs the same with ten partners and with ten thousand. */
+export class PartnerIndex {
+  readonly partners: readonly Partner[];
+  readonly #byDigest = new Map<string, PeerIdentity[]>();
+  readonly #anchored: Array<{ partner: Partner; pin: Pin & { kind: "trustAnchor" } }> = [];
+  /** Per address length and prefix length: network → partners. */
+  readonly #networks = new Map<string, Map<string, Set<Partner>>>();
+  readonly #anywhere: boolean;
+
+  constructor(partners: readonly Partner[]) {
+    this.partners = partners;
+    for (const partner of partners) {
+      for (const pin of partner.pins) this.#indexPin(partner, pin);
+      for (const host of partner.hosts) {
+        if (host.kind === "network") this.#indexNetwork(partner, host.bytes, host.prefixBits);
+      }
+    }
+    this.#anywhere = partners.some((partner) => partner.hosts.some((host) => host.kind === "any"));
+  }
+
+  /** The partners that list this address, by a network; those that list `any` are not among them. */
+  partnersAt(address: string): Partner[] {
+    const bytes = addressBytes(address);
+    if (bytes === undefined) return [];
+    const found = new Set<Partner>();
+    for (const [shape, networks] of this.#networks) {
+      const [length, prefixBits] = shape.split("/").map(Number);
+      if (length !== bytes.length || prefixBits === undefined) continue;
+      for (const partner of networks.get(maskBytes(bytes, prefixBits).join(".")) ?? []) found.add(partner);
+    }
+    return [...found];
+  }
+
+  /** May a peer at this address talk to us at all? */
+  isKnownAddress(address: string): boolean {
+    return this.#anywhere || this.partnersAt(address).length > 0;
+  }
+
+  /** The pins that the chain satisfies by key, certificate or anchor and name; dates are not looked at. */
+  matches(chain: readonly X509Certificate[]): PeerIdentity[] {
+    const leaf = chain[0];
+    if (leaf === undefined) return [];
+    const byDigest = [spkiDigest(leaf), `cert ${certificateDigest(leaf)}`].flatMap(
+      (key) => this.#byDigest.get(key) ?? [],
+    );
+    const byAnchor = this.#anchored.filter(
+      ({ pin }) => carriesName(leaf, pin.name) && chainsTo(chain, pin.anchors, undefined),
+    );
+    return [...byDigest, ...byAnchor];
+  }
+
+  #indexPin(partner: Partner, pin: Pin): void {
+    switch (pin.kind) {
+      case "spki":
+        append(this.#byDigest, pin.digest, { partner, pin });
+        break;
+      case "certificate":
+        append(this.#byDigest, `cert ${pin.digest}`, { partner, pin });
+        break;
+      case "trustAnchor":
+        this.#anchored.push({ partner, pin });
+        break;
+    }
+  }
+
+  #indexNetwork(partner: Partner, bytes: readonly number[], prefixBits: number): void {
+    const shape = `${bytes.length}/${prefixBits}`;
+    const networks = this.#networks.get(shape) ?? new Map<string, Set<Partner>>();
+    this.#networks.set(shape, networks);
+    const key = bytes.join(".");
+    networks.set(key, (networks.get(key) ?? new Set()).add(partner));
+  }
+}
+
+/**
+ * Which partner is this peer? A pin with an end date counts until the end of it; a certificate counts within its own
+ * validity. Where several pins match, any one that holds up suffices, and of the failures the most telling is given.
+ */
+export function judgePeer(index: PartnerIndex, peer: PeerCredentials, now: Date): PeerJudgement {
+  if (!index.isKnownAddress(peer.address)) return { kind: "unknownAddress" };
+  const leaf = peer.chain[0];
+  if (leaf === undefined) return { kind: "noCertificate", addressOf: index.partnersAt(peer.address) };
+  const judged = index.matches(peer.chain).map((match) => judgeMatch(match, peer, leaf, now));
+  return (
+    judged.find((judgement) => judgement.kind === "partner") ??
+    judged.find((judgement) => judgement.kind !== "wrongAddress") ??
+    judged[0] ?? { kind: "unknownCertificate", addressOf: index.partnersAt(peer.address) }
+  );
+}
+
+function judgeMatch(match: PeerIdentity, peer: PeerCredentials, leaf: X509Certificate, now: Date): PeerJudgement {
+  const { partner, pin } = match;
+  if (!partner.hosts.some((range) => rangeHolds(range, peer.address))) return { kind: "wrongAddress", partner, pin };
+  if (now < leaf.validFromDate) return { kind: "notYetValid", partner, pin, from: leaf.validFromDate };
+  if (now > leaf.validToDate) return { kind: "expired", partner, pin, since: leaf.validToDate };
+  if (pin.notAfter !== undefined && now > pin.notAfter) return { kind: "expired", partner, pin, since: pin.notAfter };
+  if (pin.kind === "trustAnchor" && !chainsTo(peer.chain, pin.anchors, now)) {
+    return { kind: "expired", partner, pin, since: now }; // an issuer's dates, not the leaf's
+  }
+  return { kind: "partner", identity: match };
+}
+
+const chainLengthMax = 6;
+
+/**
+ * Do the certificates lead from the leaf to an anchor? Each issuer must be a CA whose name and key usage fit
+ * (`checkIssued`) and whose key made the signature. `now`: are all issuers within their dates; undefined: not asked.
+ */
+export function chainsTo(
+  chain: readonly X509Certificate[],
+  anchors: readonly X509Certificate[],
+  now: Date | undefined,
+): boolean {
+  const issuedBy = (certificate: X509Certificate, issuer: X509Certificate): boolean =>
+    issuer.ca && isWithinDates(issuer, now) && certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+  const seek = (certificate: X509Certificate, pool: readonly X509Certificate[]): boolean => {
+    if (anchors.some((anchor) => issuedBy(certificate, anchor))) return true;
+    return pool.some(
+      (issuer) =>
+        issuedBy(certificate, issuer) &&
+        seek(
+          issuer,
+          pool.filter((other) => other !== issuer),
+        ),
+    );
+  };
+  const leaf = chain[0];
+  return leaf !== undefined && seek(leaf, chain.slice(1, chainLengthMax));
+}
+
+/** Does the certificate carry the DNS name as a subjectAltName (RFC 9525 §6.3: the subject is not looked at)? */
+export function carriesName(certificate: X509Certificate, name: string): boolean {
+  return certificate.checkHost(name, { subject: "never", partialWildcards: false }) !== undefined;
+}
+
+function isWithinDates(certificate: X509Certificate, now: Date | undefined): boolean {
+  return now === undefined || (now >= certificate.validFromDate && now <= certificate.validToDate);
+}
+
+function append<V>(map: Map<string, V[]>, key: string, value: V): void {
+  const values = map.get(key);
+  if (values === undefined) map.set(key, [value]);
+  else values.push(value);
+}
