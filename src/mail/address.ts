@@ -40,8 +40,13 @@ const pathOctetsMax = 256; // RFC 5321 §4.5.3.1.3, with the angle brackets
 
 // eslint-disable-next-line no-control-regex -- the grammar is about control characters
 const control = /[\u0000-\u001f\u007f-\u009f]/u;
-/** Invisible and bidirectional formatting characters: no mailbox needs them, and two that differ by one look alike. */
-const invisible = /[\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff\ufff9-\ufffb]/u;
+/**
+ * What nobody can see: formatting, bidirectional and ignorable characters, and every space but the ASCII one. No mailbox
+ * needs them, and two that differ by one look alike. U+FFFD stands for octets that were not UTF-8: they are lost, and the
+ * address with them.
+ */
+const invisible =
+  /[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Zl}\p{Zp}\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\ufffc-\uffff]/u;
 const atomText = /^[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\u{10ffff}-]+$/u;
 const sourceRoute = /^@[^\s,:@<>]+(?:,@[^\s,:@<>]+)*:/;
 const nonAscii = /[^\u0000-\u007f]/u; // eslint-disable-line no-control-regex
@@ -112,7 +117,7 @@ export function pathText(path: ReversePath | ForwardPath): string {
 
 function splitAtDomain(text: string): { local: string; domain: string } | undefined {
   if (text.startsWith('"')) {
-    const end = /^"(?:[^"\\]|\\.)*"/u.exec(text)?.[0].length;
+    const end = /^"(?:[^"\\]|\\[ -~])*"/u.exec(text)?.[0].length;
     if (end === undefined || text[end] !== "@") return undefined;
     return { local: text.slice(0, end), domain: text.slice(end + 1) };
   }

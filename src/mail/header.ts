@@ -55,7 +55,7 @@ export function fieldBody(block: Buffer, field: HeaderField): string {
   let from = field.name === "" ? afterDot(block, field.start) : block.indexOf(colon, field.start) + 1;
   while (from < field.end) {
     const lineEnd = Math.min(endOfLine(block, from), field.end);
-    pieces.push(block.latin1Slice(from, endOfText(block, from, lineEnd)));
+    pieces.push(block.toString("latin1", from, endOfText(block, from, lineEnd)));
     from = lineEnd < field.end ? afterDot(block, lineEnd) : lineEnd;
   }
   return trimWhite(pieces.join(""));
@@ -67,7 +67,9 @@ function nameIn(block: Buffer, start: number, end: number): string {
   while (at < end && isNameOctet(block[at])) at += 1;
   const nameEnd = at;
   while (at < end && isWhite(block[at])) at += 1;
-  return nameEnd > start && at < end && block[at] === colon ? block.latin1Slice(start, nameEnd).toLowerCase() : "";
+  return nameEnd > start && at < end && block[at] === colon
+    ? block.toString("latin1", start, nameEnd).toLowerCase()
+    : "";
 }
 
 function endOfLine(block: Buffer, from: number): number {

@@ -2,6 +2,7 @@
  * IP addresses and ranges of them (`203.0.113.0/28`, `2001:db8::/64`, a single address, or `any`).
  * IPv4-mapped IPv6 addresses, which a dual-stack socket reports for IPv4 peers, are IPv4 addresses here. Pure.
  */
+import { isIPv4, isIPv6 } from "node:net";
 import ipaddr from "ipaddr.js";
 
 /** `any`, or a network: the first `prefixBits` bits of `bytes` (4 or 16 of them; the bits behind are zero). */
@@ -14,9 +15,17 @@ export function parseAddressRange(text: string): AddressRange | { readonly kind:
   if (text === "any") return { kind: "any", text };
   const [addressText = "", bitsText, ...rest] = text.split("/");
   const bytes = addressBytes(addressText);
-  if (bytes === undefined || rest.length > 0) return { kind: "fault", fault: "not an IP address, a network or 'any'" };
+  // An interface (`fe80::1%eth0`) is no part of an address of somebody else's network.
+  if (bytes === undefined || rest.length > 0 || addressText.includes("%")) {
+    return { kind: "fault", fault: "not an IP address, a network or 'any'" };
+  }
   const bitsMax = bytes.length * 8;
-  if (bitsText !== undefined && !/^\d{1,3}$/.test(bitsText)) return { kind: "fault", fault: "bad prefix length" };
+  if (bitsMax === 32 && addressText.includes(":")) {
+    return { kind: "fault", fault: `IPv4 in the form of IPv6: write ${bytesText(bytes)}` };
+  }
+  if (bitsText !== undefined && !/^(?:0|[1-9]\d{0,2})$/.test(bitsText)) {
+    return { kind: "fault", fault: "bad prefix length" };
+  }
   const prefixBits = bitsText === undefined ? bitsMax : Number(bitsText);
   if (prefixBits > bitsMax) return { kind: "fault", fault: `prefix length above ${bitsMax}` };
   const network = maskBytes(bytes, prefixBits);
@@ -28,9 +37,10 @@ export function parseAddressRange(text: string): AddressRange | { readonly kind:
 
 /** The bytes of an address, 4 for IPv4 and IPv4-mapped IPv6, 16 for IPv6; undefined if it is none. */
 export function addressBytes(address: string): number[] | undefined {
+  // The library also reads 0x7f.1, 010.0.0.1 and ::ffff:0x7f.0.0.1; an address shall have one meaning. It takes the
+  // long deprecated ::192.0.2.1 (RFC 4291 §2.5.5.1) for 192.0.2.1, which it is not.
+  if ((!isIPv4(address) && !isIPv6(address)) || /^::\d+\./.test(address)) return undefined;
   const plain = address.replace(/%.*$/, ""); // a link-local peer is reported with its interface
-  // The library also reads 0x7f.1 and 010.0.0.1; an operator's file shall have one spelling.
-  if (!ipaddr.IPv4.isValidFourPartDecimal(plain) && !ipaddr.IPv6.isValid(plain)) return undefined;
   return ipaddr.process(plain).toByteArray();
 }
 

@@ -15,6 +15,8 @@ export interface MessageMeta {
   readonly receivedAtMs: number;
   /** The partner it came from; null for a report of our own. */
   readonly partner: string | null;
+  /** For a report: the partner by whose `deliver` servers it goes, whatever its domain. Null: the domain decides. */
+  readonly toPartner: string | null;
   readonly envelope: Envelope;
   /** Octets as RFC 1870 counts them, trace fields included. */
   readonly sizeBytes: number;
@@ -66,10 +68,8 @@ export type RecipientState =
 /** A message that the deliverer has in hand: nobody else touches it until it is put back. */
 export interface ClaimedMessage {
   readonly meta: MessageMeta;
-  /** The recipients that are not settled. */
+  /** The recipients that are not settled, those that are not due yet among them. */
   readonly pending: readonly PendingRecipient[];
-  /** Attempts so far. */
-  readonly firstAttempt: boolean;
   /** Whether a delay has been reported to the sender already. */
   readonly delayReported: boolean;
   /** The whole wire form, for a message that fits in memory; undefined for one that is streamed. */
@@ -83,8 +83,10 @@ export interface ClaimedMessage {
 
 export interface PendingRecipient {
   readonly index: RecipientIndex;
+  /** Attempts so far. */
   readonly attempts: number;
-  readonly route: string | null;
+  /** 0 for one that was never tried. */
+  readonly nextAttemptAtMs: number;
 }
 
 /** One attempt for some recipients of a message, as `queue show` tells it. */

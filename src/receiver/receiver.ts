@@ -1,0 +1,68 @@
+/**
+ * The receiver compartment: listens for partners, and can do nothing with a message but put it into the drop-box. It never
+ * dials out, runs no program, and reads no message back.
+ */
+import { readFile } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
+import type { RelayConfig } from "../config/relay-config.ts";
+import type { Log } from "../log/log.ts";
+import { DirectoryDropBox } from "../spool/directory/drop-box.ts";
+import { prepareFolders } from "../spool/directory/folders.ts";
+import { PolicyInForce } from "./policy-in-force.ts";
+import { ConnectionCensus, RelayServer, type ReceiverContext } from "./server.ts";
+
+export interface Receiver {
+  /** Where it listens, in the order of the configuration; ports as the system gave them. */
+  readonly addresses: ReadonlyArray<{ readonly address: string; readonly port: number; readonly implicitTls: boolean }>;
+  /** Stops listening, lets messages in flight end, and resolves when all is on stable storage and all are gone. */
+  stop(): Promise<void>;
+}
+
+/** Starts to listen; fails with the system's error if an address cannot be had, and then listens nowhere. */
+export async function startReceiver(
+  config: RelayConfig,
+  log: Log,
+  now: () => Date = () => new Date(),
+): Promise<Receiver> {
+  const key = await readFile(config.tls.keyFile, "utf8");
+  const folders = await prepareFolders(config.spool.path);
+  const dropBox = new DirectoryDropBox({ directory: folders.incoming, now: () => now().getTime() });
+  const removed = await dropBox.removeLeftovers();
+  if (removed > 0) log.info({ event: "leftovers removed", files: removed });
+  const context: ReceiverContext = {
+    policy: new PolicyInForce(config),
+    dropBox,
+    log,
+    now,
+    census: new ConnectionCensus(),
+  };
+  const servers: RelayServer[] = [];
+  try {
+    const addresses = [];
+    for (const { address, port, implicitTls } of config.listen) {
+      const server = new RelayServer(context, key, implicitTls);
+      servers.push(server);
+      addresses.push({ address, port: await listen(server, address, port), implicitTls });
+    }
+    log.info({ event: "listening", addresses });
+    return { addresses, stop: () => stop(servers, dropBox) };
+  } catch (error) {
+    await stop(servers, dropBox);
+    throw error;
+  }
+}
+
+async function stop(servers: readonly RelayServer[], dropBox: DirectoryDropBox): Promise<void> {
+  await Promise.all(servers.filter(({ server }) => server.listening).map((server) => server.drain()));
+  await dropBox.close();
+}
+
+function listen(server: RelayServer, address: string, port: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.server.once("error", reject);
+    server.listen(port, address, () => {
+      server.server.off("error", reject);
+      resolve((server.server.address() as AddressInfo).port); // never a pipe: address and port were given
+    });
+  });
+}
