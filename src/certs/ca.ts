@@ -33,7 +33,6 @@ export async function initCa(plan: {
   readonly days: number;
   readonly now: Date;
 }): Promise<KeyPairFiles> {
-  await mkdir(plan.directory, { recursive: true });
   const pair = await createAuthority({ ...plan, keyType: plan.keyType ?? "ec-p256" });
   return writeKeyPair(join(plan.directory, "ca"), pair);
 }
@@ -68,10 +67,11 @@ export async function signRequest(
   return { certificatePem, certificate: new X509Certificate(certificatePem) };
 }
 
-/** Writes `BASE.pem` and `BASE.key`; neither may exist. */
+/** Writes `BASE.pem` and `BASE.key`; neither may exist. Their folder is created. */
 export async function writeKeyPair(base: string, pair: KeyPair): Promise<KeyPairFiles> {
   const certificateFile = `${base}.pem`;
   const keyFile = `${base}.key`;
+  await mkdir(dirname(base), { recursive: true });
   if (await exists(certificateFile)) throw existing(certificateFile);
   // The key first: a certificate without its key would be kept by everybody as if it were of use.
   await writeNew(keyFile, pair.keyPem, 0o600);

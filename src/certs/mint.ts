@@ -52,7 +52,7 @@ async function mintAuthority(directory: string, now: Date): Promise<MintStep> {
 async function mintServer(directory: string, hostname: string, now: Date): Promise<MintStep> {
   const files = pairFiles(directory, "server");
   const [certificateFile = "", keyFile = ""] = files;
-  const what = `certificate of ${hostname}`;
+  const what = "certificate of the relay";
   if (await exists(certificateFile)) {
     if (!(await exists(keyFile))) {
       throw new CertificateFault(`${certificateFile}: its key ${keyFile} is missing: move the certificate away`);

@@ -76,7 +76,7 @@ export function parseDays(text: string): number {
   return Number(text);
 }
 
-/** Examples at the end of a command's help, one a line. */
+/** Examples at the end of a command's help, one a line; a line that begins with a blank goes on with the one before. */
 export function examples(...lines: readonly string[]): string {
-  return `\nExamples:\n${lines.map((line) => `  $ ${line}\n`).join("")}`;
+  return `\nExamples:\n${lines.map((line) => `  ${line.startsWith(" ") ? " " : "$"} ${line}\n`).join("")}`;
 }

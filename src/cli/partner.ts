@@ -105,7 +105,7 @@ function enrolCommand(output: Output, clock: () => Date): Command {
         "pinrelay partner enrol acme --cert acme.pem --host 203.0.113.0/28 --from @acme.example \\",
         "    --to orders@corp.example @edi.corp.example --contact mail-ops@acme.example",
         "pinrelay partner enrol acme --csr acme.csr --host 203.0.113.5 2001:db8:1::/64 \\",
-        "    --from @acme.example @*.acme.example --to orders@corp.example",
+        '    --from @acme.example "@*.acme.example" --to orders@corp.example',
       ),
     )
     .action((name: string, options: EnrolOptions) => enrol(name, options, clock(), output));

@@ -5,12 +5,11 @@
  * that are there (no pin or domain of theirs), and no file is ever replaced. Fails with a {@link PartnerFileError}, and
  * then nothing has been written.
  */
-import { access } from "node:fs/promises";
+import { access, readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { readdir } from "node:fs/promises";
 import { writeFileDurably } from "../files/durable.ts";
 import type { Digest } from "../partner/pin.ts";
-import { readPartnerFile } from "./load.ts";
+import { readPartnerFiles } from "./load.ts";
 import { isPartnerName, readPartner } from "./partner.ts";
 import { PemFiles } from "./pem.ts";
 import { Claims, FileReport } from "./problems.ts";
@@ -161,7 +160,7 @@ async function checkNewPartner(file: string, text: string, now: Date): Promise<v
     ownDomains: undefined,
     messageBytesMax: undefined,
   };
-  for (const other of await otherPartners(folder, file)) await readPartnerFile(other, context, [], undefined);
+  await readPartnerFiles(await otherPartners(folder, file), context, [], undefined); // their pins and domains are taken
   const problems: ConfigProblem[] = [];
   const root = parseSource(file, Buffer.from(text), problems);
   await readPartner(root, new FileReport(file, root, problems), context);
