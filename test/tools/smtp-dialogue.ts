@@ -17,6 +17,7 @@ export class SmtpDialogue {
   #received = "";
   #closed = false;
   #wake: () => void = () => undefined;
+  #trace: (direction: "sent" | "received", line: string) => void = () => undefined;
 
   private constructor(socket: Socket | TLSSocket) {
     this.#socket = socket;
@@ -64,6 +65,11 @@ export class SmtpDialogue {
     await this.say(`EHLO ${name}`);
   }
 
+  /** Shows everything that is said and answered, a line at a time. */
+  trace(show: (direction: "sent" | "received", line: string) => void): void {
+    this.#trace = show;
+  }
+
   /** Sends a line and gives the reply to it. */
   async say(line: string): Promise<string> {
     this.write(`${line}\r\n`);
@@ -72,7 +78,9 @@ export class SmtpDialogue {
 
   /** Sends octets as they are: a string stands for its latin1 octets. */
   write(octets: string | Buffer): void {
-    this.#socket.write(typeof octets === "string" ? Buffer.from(octets, "latin1") : octets);
+    const bytes = typeof octets === "string" ? Buffer.from(octets, "latin1") : octets;
+    for (const line of bytes.toString("utf8").trimEnd().split("\r\n")) this.#trace("sent", line);
+    this.#socket.write(bytes);
   }
 
   /** The next reply; fails if the connection ends or nothing comes in time. */
@@ -81,6 +89,7 @@ export class SmtpDialogue {
       const match = /^(?:\d{3}-[^\n]*\n)*\d{3}(?: [^\n]*)?\n/.exec(this.#received);
       if (match !== null) {
         this.#received = this.#received.slice(match[0].length);
+        for (const line of match[0].trimEnd().split("\n")) this.#trace("received", line);
         return match[0].trimEnd();
       }
       if (this.#closed) throw new Error(`the connection ended; unread: ${JSON.stringify(this.#received)}`);
@@ -99,8 +108,9 @@ export class SmtpDialogue {
     content: string | Buffer,
     from = "a@acme.example",
     to: readonly string[] = ["orders@corp.example"],
+    parameters = "",
   ): Promise<string> {
-    const mail = await this.say(`MAIL FROM:<${from}>`);
+    const mail = await this.say(`MAIL FROM:<${from}>${parameters}`);
     if (!mail.startsWith("250")) return mail;
     for (const recipient of to) {
       const reply = await this.say(`RCPT TO:<${recipient}>`);
