@@ -64,7 +64,7 @@ const send =
   (mail: string, to: readonly string[], content: string, parameters = "") =>
   async (client: SmtpDialogue, certificate: ClientCertificate | undefined): Promise<string> => {
     await client.begin(certificate);
-    return await client.send(content.replaceAll(/^\./gm, ".."), mail, to, parameters);
+    return client.send(content.replaceAll(/^\./gm, ".."), mail, to, parameters);
   };
 
 /** As far as the first refusal. */
@@ -108,7 +108,7 @@ export const scenarios: readonly Scenario[] = [
     talk: async (client) => {
       await client.reply();
       await client.say("EHLO mx.acme.example");
-      return await client.say("MAIL FROM:<sales@acme.example>");
+      return client.say("MAIL FROM:<sales@acme.example>");
     },
   },
   {
@@ -156,6 +156,6 @@ export const scenarios: readonly Scenario[] = [
     title: "refused: a host of no partner",
     from: "127.0.0.66",
     expected: "554 5.7.1",
-    talk: async (client) => await client.reply(),
+    talk: (client) => client.reply(),
   },
 ];

@@ -78,7 +78,8 @@ export async function writeKeyPair(base: string, pair: KeyPair): Promise<KeyPair
   try {
     await writeNew(certificateFile, pair.certificatePem, 0o644);
   } catch (error) {
-    await unlink(keyFile); // it is ours: written a moment ago, and it was not there before
+    // It is ours: written a moment ago, and it was not there before. The first error is the one that tells.
+    await unlink(keyFile).catch(() => undefined);
     throw error;
   }
   return { certificateFile, keyFile, certificate: new X509Certificate(pair.certificatePem) };

@@ -263,13 +263,13 @@ async function keyFault(keyFile: string, certificatePem: string): Promise<string
 }
 
 function parseKey(pem: Buffer): KeyObject | string {
+  if (/^(-----BEGIN ENCRYPTED PRIVATE KEY-----|Proc-Type: *4,ENCRYPTED)/m.test(pem.toString("latin1"))) {
+    return "is encrypted, and a relay has nobody to ask: `openssl pkey -in FILE -out NEW` takes the passphrase off";
+  }
   try {
     return createPrivateKey(pem);
-  } catch (error) {
-    const code = error instanceof Error && "code" in error ? error.code : undefined;
-    if (code === "ERR_MISSING_PASSPHRASE") {
-      return "is encrypted, and a relay has nobody to ask: `openssl pkey -in FILE -out NEW` takes the passphrase off";
-    }
+  } catch {
+    // The library's words ("DECODER routines::unsupported") help nobody.
     return "holds no private key in PEM: it must begin with -----BEGIN PRIVATE KEY----- or the like";
   }
 }

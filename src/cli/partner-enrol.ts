@@ -55,7 +55,8 @@ export async function enrol(name: string, options: EnrolOptions, now: Date, outp
   try {
     await writeNewPartner(folder, newPartner(name, options, credential.certificate, now), now);
   } catch (error) {
-    if (credential.signedFile !== undefined) await unlink(credential.signedFile); // written above, where none was before
+    // Written above, where none was before. The first error is the one that tells.
+    if (credential.signedFile !== undefined) await unlink(credential.signedFile).catch(() => undefined);
     if (error instanceof PartnerFileError) throw new CliError(2, error.message, { cause: error });
     throw error;
   }
@@ -177,7 +178,7 @@ function report(name: string, file: string, { certificate, signedFile }: Credent
     "What to do next",
     ...(signedFile === undefined ? stepsForOwn : stepsForSigned(signedFile, ca)),
     "  pinrelay check",
-    "  pinrelay reload",
+    "  and restart the relay: it reads its files when it starts",
     "",
   ].join("\n");
 }

@@ -1,5 +1,6 @@
 /**
- * Partners in words, in a table and in JSON. Promises: what is shown is what the relay acts upon; nothing in a file can
+ * Partners in words, in a table and in JSON. Reads nothing but the certificate that our CA signed for a partner, if it
+ * is there, and never fails. Promises: what is shown is what the relay acts upon; nothing in a file can
  * steer the terminal. The JSON is stable: keys are added, never renamed.
  */
 import { readFile } from "node:fs/promises";

@@ -189,7 +189,8 @@ export const digest: Format<Digest> = {
   json: {
     type: "string",
     // as parseDigest takes it: base64 with or without its prefix, or hexadecimal as openssl prints it
-    pattern: "^([Ss][Hh][Aa]256//?)?[A-Za-z0-9+/]{43}=$|^([Ss][Hh][Aa]-?256.*)?[\\s:]*([0-9A-Fa-f]{2}[\\s:]*){32}$",
+    pattern:
+      "^\\s*([Ss][Hh][Aa]256//?)?[A-Za-z0-9+/]{43}=\\s*$|^([Ss][Hh][Aa]-?256.*)?[\\s:]*([0-9A-Fa-f]{2}[\\s:]*){32}$",
   },
   parse: (value) =>
     parseText(value, (written) => {

@@ -77,24 +77,22 @@ export async function writeNewPartner(folder: string, partner: NewPartner, now: 
 export function partnerFileText(partner: NewPartner, withSchema: boolean): string {
   const lines = [
     ...(withSchema ? ["# yaml-language-server: $schema=../schema/partner.schema.json"] : []),
-    "# One partner: the name of this file is its name. After a change: `pinrelay check`, then `pinrelay reload`.",
+    "# One partner: the name of this file is its name. After a change: `pinrelay check`, then restart the relay.",
     "",
     ...(partner.description === undefined ? [] : [`description: ${yaml(partner.description)}`]),
     ...(partner.contact === undefined ? [] : [`contact: ${yaml(partner.contact)}`]),
     "mode: enforce # or observe: what `allow` would refuse is reported and let through",
     "",
     "# The addresses and networks that the partner connects from.",
-    "hosts:",
-    ...partner.hosts.map((host) => `  - ${yaml(host)}`),
+    ...listText("hosts", partner.hosts.map(yaml)),
     "",
     "# What its certificate must match: any one suffices. In a rollover there are two, until the old one is removed.",
-    "pins:",
-    ...partner.pins.map((pin) => `  - ${pinText(pin)}`),
+    ...listText("pins", partner.pins.map(pinText)),
     "",
     "# What it may send: user@domain, @domain, or @*.domain for all below it. What is not here is refused.",
     "allow:",
-    ...listText("from", partner.from, "reports (the null reverse-path) pass always"),
-    ...listText("to", partner.to, "in our domains"),
+    ...listText("  from", partner.from.map(yaml), " # reports (the null reverse-path) pass always"),
+    ...listText("  to", partner.to.map(yaml), " # in our domains"),
     ...deliverText(partner.deliver),
   ];
   return `${lines.join("\n")}\n`;
@@ -109,9 +107,11 @@ function pinText(pin: NewPin): string {
   return flow(keys);
 }
 
-function listText(key: string, items: readonly string[], comment: string): string[] {
-  if (items.length === 0) return [`  ${key}: [] # ${comment}`];
-  return [`  ${key}: # ${comment}`, ...items.map((item) => `    - ${yaml(item)}`)];
+/** @param items as YAML. */
+function listText(key: string, items: readonly string[], comment = ""): string[] {
+  const indent = /^ */.exec(key)?.[0] ?? "";
+  if (items.length === 0) return [`${key}: []${comment}`];
+  return [`${key}:${comment}`, ...items.map((item) => `${indent}  - ${item}`)];
 }
 
 function deliverText(deliver: NewPartner["deliver"]): string[] {
@@ -122,13 +122,13 @@ function deliverText(deliver: NewPartner["deliver"]): string[] {
     "",
     "# How mail reaches the partner: servers in the order in which they are tried. No DNS is asked.",
     "deliver:",
-    "  domains:",
-    ...deliver.domains.map((domain) => `    - ${yaml(domain)}`),
-    "  servers:",
-    ...deliver.servers.map(({ address, port, name, pins }) => {
-      const pin = pins.length === 1 ? pins[0] : pins;
-      return `    - ${flow({ address, port, name, pin })}`;
-    }),
+    ...listText("  domains", deliver.domains.map(yaml)),
+    ...listText(
+      "  servers",
+      deliver.servers.map(({ address, port, name, pins }) => {
+        return flow({ address, port, name, pin: pins.length === 1 ? pins[0] : pins });
+      }),
+    ),
   ];
 }
 

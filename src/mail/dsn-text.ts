@@ -155,7 +155,7 @@ export function originalField(request: ReportRequest, name: string): string {
 
 /** The name of the server that did it, as it may stand in a report. */
 export function remoteName({ remote }: ReportedRecipient): string | undefined {
-  if (remote === undefined) return undefined;
+  if (remote?.name === undefined) return undefined;
   const name = addressLiteral(remote.name) ?? extendedDomain(remote.name);
   return name === unknownName ? undefined : name;
 }

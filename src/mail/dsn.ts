@@ -33,7 +33,7 @@ export interface ReportedRecipient {
   /** RFC 3463, for instance 5.1.1. */
   readonly status: string;
   /** The server that said or did it. `name` is as recorded, an address literal or an IP address if it has none. */
-  readonly remote?: { readonly name: string; readonly reply?: string | undefined } | undefined;
+  readonly remote?: { readonly name?: string | undefined; readonly reply?: string | undefined } | undefined;
   /** What happened, in our own words. */
   readonly explanation: string;
   readonly lastAttemptAt?: Date | undefined;

@@ -100,7 +100,8 @@ export interface TraceFindings {
   /**
    * Authentication-Results fields that a reader inside could take for ours, to be removed (RFC 8601 §5): those with
    * our authserv-id however spelled, those of a version that is not 1, and those outside the grammar, whose
-   * authserv-id different readers see in different places, or nowhere (some senders leave it out).
+   * authserv-id different readers see in different places, or nowhere (some senders leave it out). Also a first line
+   * that begins with white space: it would continue the field that we put above it, which is our own result.
    */
   readonly forged: HeaderField[];
 }
@@ -120,12 +121,21 @@ export function inspectTrace(block: Buffer, hostname: CanonicalDomain): TraceFin
         if (!isResultOfAnother(textOf(block, field), hostname)) forged.push(field);
         break;
       case "":
-        // A name that is cut off from its colon, or has an odd octet behind it: some reader may see through that.
-        if (/^authentication-results/i.test(fieldBody(block, field))) forged.push(field);
+        if (continuesOurs(block, field) || looksLikeResult(block, field)) forged.push(field);
         break;
     }
   }
   return { hops, loops, forged };
+}
+
+/** Is it the first line, and folded? Then it hangs on what stands above it. The next server drops a leading dot. */
+function continuesOurs(block: Buffer, field: HeaderField): boolean {
+  return field.start === 0 && /^\.?[ \t]/.test(block.toString("latin1", 0, 2));
+}
+
+/** A name that is cut off from its colon, or has an odd octet behind it: some reader may see through that. */
+function looksLikeResult(block: Buffer, field: HeaderField): boolean {
+  return /^authentication-results/i.test(fieldBody(block, field));
 }
 
 /** A date as RFC 5322 §3.3 writes it, in UTC: `Tue, 24 Nov 2026 03:00:00 +0000`. */

@@ -52,8 +52,9 @@ export function digestOf(der: Uint8Array): Digest {
 export function parseDigest(text: string): Digest | undefined {
   const hex = text.replace(/^sha-?256[ =:]*(fingerprint=)?/i, "").replaceAll(/[:\s]/g, "");
   if (/^[0-9a-f]{64}$/i.test(hex)) return `sha256/${Buffer.from(hex, "hex").toString("base64")}`;
-  const base64 = text.trim().replace(/^sha256\/\/?/i, "");
-  if (!/^[A-Za-z0-9+/]{43}=$/.test(base64)) return undefined;
+  // One slash or two: base64 may begin with a slash itself, so the length decides which of them are its own.
+  const base64 = /^(?:sha256\/\/?)?([A-Za-z0-9+/]{43}=)$/i.exec(text.trim())?.[1];
+  if (base64 === undefined) return undefined;
   const bytes = Buffer.from(base64, "base64");
   // Base64 whose last digit has stray bits decodes to the same bytes: accept the one canonical spelling only.
   return bytes.length === 32 && bytes.toString("base64") === base64 ? `sha256/${base64}` : undefined;

@@ -94,11 +94,9 @@ describe("PEM", () => {
     );
   });
 
-  it("of many thousand blocks is read in no time", () => {
-    const text = "-----BEGIN X-----\nAAAA\n-----END X-----\n".repeat(25_000);
-    const start = performance.now();
-    expect(decodePem(text)).toHaveLength(25_000);
-    expect(performance.now() - start).toBeLessThan(2000);
+  it("of very many blocks is read in time that grows with their number only", () => {
+    const text = "-----BEGIN X-----\nAAAA\n-----END X-----\n".repeat(100_000);
+    expect(decodePem(text)).toHaveLength(100_000); // with the square of it, the test would run out of time
   });
 });
 

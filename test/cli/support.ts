@@ -1,10 +1,12 @@
 /** A relay's folders with a valid configuration, and commands whose output is caught. */
 import type { Command } from "commander";
+import { X509Certificate } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { runCommand, type ExitCode, type Output } from "../../src/cli/output.ts";
 import { mintTestCa } from "../../src/certs/mint.ts";
-import { temporaryFolder } from "../certs/support.ts";
+import { partnerCommand } from "../../src/cli/partner.ts";
+import { fixture, fixturePath, temporaryFolder } from "../certs/support.ts";
 
 export const now = new Date("2027-01-01T12:00:00Z"); // the fixtures are valid from November 2026 on
 
@@ -61,4 +63,24 @@ export async function bench(yaml: string = relayYaml): Promise<Bench> {
   const bare = await bareBench(yaml);
   await mintTestCa({ directory: bare.certs, hostname: "mx.corp.example", now });
   return bare;
+}
+
+export const partner = (args: readonly string[], at?: Date): Promise<Ran> => run(partnerCommand, args, at);
+export const rules = [
+  "--host",
+  "203.0.113.0/28",
+  "2001:db8:1::/64",
+  "--from",
+  "@acme.example",
+  "--to",
+  "orders@corp.example",
+];
+export const selfSigned = new X509Certificate(fixture("self-signed.pem"));
+
+export function enrolCert({ config }: Bench, name: string, ...more: string[]): Promise<Ran> {
+  return partner(["enrol", name, "--cert", fixturePath("self-signed.pem"), ...rules, "--config", config, ...more]);
+}
+
+export function enrolCsr({ config }: Bench, name: string, csr: string, ...more: string[]): Promise<Ran> {
+  return partner(["enrol", name, "--csr", fixturePath(csr), ...rules, "--config", config, ...more]);
 }

@@ -1,7 +1,11 @@
 import { describe, expect, it } from "vitest";
+import * as fc from "fast-check";
 import { chmod, mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { formatProblem, loadConfig, locate } from "../../src/config/load.ts";
+import { partnerKeys } from "../../src/config/partner.ts";
+import { relayKeys } from "../../src/config/relay.ts";
+import type { Entry, Keys } from "../../src/config/schema.ts";
 import { PartnerIndex } from "../../src/partner/identity.ts";
 import { RouteTable } from "../../src/partner/policy.ts";
 import {
@@ -223,12 +227,12 @@ allow:
   });
 
   it("loads ten thousand partners", async () => {
-    const folder = await folderWith(configFiles());
-    for (let index = 0; index < 10_000; index += 1) {
+    const many = Array.from({ length: 10_000 }, (_, index): [string, string] => {
       const pin = `sha256/${Buffer.alloc(32, index.toString().padStart(8, "x")).toString("base64")}`;
       const deliver = `deliver: { domains: [p${index}.example], servers: [{ address: 192.0.2.1, pin: "${pin}" }] }\n`;
-      await writeFile(join(folder, `partners/p${index}.yaml`), partnerYaml(deliver, pin));
-    }
+      return [`partners/p${index}.yaml`, partnerYaml(deliver, pin)];
+    });
+    const folder = await folderWith(configFiles(Object.fromEntries(many)));
     const result = await loadConfig(join(folder, "relay.yaml"), now);
     expect(result.kind).toBe("loaded");
     if (result.kind === "invalid") return;
@@ -339,6 +343,51 @@ deliver:
       expect.stringContaining("relay.yaml:1: error: must be a map of keys"),
     ]);
   });
+});
+
+it("never throws, whatever stands under the keys", async () => {
+  const folder = await folderWith(configFiles());
+  const written = fc.oneof(
+    { weight: 3, arbitrary: fc.constantFrom(null, true, 5, "x", [], {}, [[]], [{}], [null], { constructor: {} }) },
+    { weight: 1, arbitrary: fc.jsonValue({ maxDepth: 3 }) },
+  );
+  const under = (keys: Keys, depth: number): fc.Arbitrary<unknown> =>
+    fc
+      .dictionary(fc.constantFrom(...Object.keys(keys), "__proto__", "a.b"), written, { maxKeys: 8 })
+      .chain((plain) =>
+        fc.record(
+          Object.fromEntries(
+            Object.keys(plain).map((key) => [
+              key,
+              fc.oneof(fc.constant(plain[key]), below(Object.hasOwn(keys, key) ? keys[key] : undefined, depth)),
+            ]),
+          ),
+        ),
+      );
+  const below = (entry: Entry | undefined, depth: number): fc.Arbitrary<unknown> => {
+    if (entry === undefined || depth > 4) return written;
+    switch (entry.shape) {
+      case "scalar":
+      case "unavailable":
+        return written;
+      case "list":
+        return fc.array(below(entry.of, depth + 1), { maxLength: 3 });
+      case "group":
+        return under(entry.keys, depth + 1);
+      case "names":
+        return fc.dictionary(fc.constantFrom("internal", "a.b", "__proto__"), below(entry.of, depth + 1));
+    }
+  };
+  await fc.assert(
+    fc.asyncProperty(under(relayKeys.keys, 0), under(partnerKeys.keys, 0), async (relay, partner) => {
+      await writeFile(join(folder, "relay.yaml"), JSON.stringify(relay));
+      await writeFile(join(folder, "partners/acme.yaml"), JSON.stringify(partner));
+      const result = await loadConfig(join(folder, "relay.yaml"), now);
+      expect(result.kind).toBe("invalid");
+      for (const { message } of result.kind === "invalid" ? result.problems : []) expect(message).not.toContain("\n");
+    }),
+    { numRuns: 500 },
+  );
 });
 
 describe("the partners' folder", () => {

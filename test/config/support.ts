@@ -19,10 +19,11 @@ afterAll(async () => {
 export async function folderWith(files: Readonly<Record<string, string | Uint8Array>>): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "pinrelay-config-"));
   folders.push(folder);
-  for (const [name, content] of Object.entries(files)) {
-    await mkdir(dirname(join(folder, name)), { recursive: true });
-    await writeFile(join(folder, name), content, { mode: 0o600 });
-  }
+  for (const name of new Set(Object.keys(files).map(dirname))) await mkdir(join(folder, name), { recursive: true });
+  const write = async ([name, content]: [string, string | Uint8Array]): Promise<void> =>
+    writeFile(join(folder, name), content, { mode: 0o600 });
+  const entries = Object.entries(files);
+  for (let from = 0; from < entries.length; from += 64) await Promise.all(entries.slice(from, from + 64).map(write));
   return folder;
 }
 
@@ -49,9 +50,9 @@ export function mint(wanted: {
     der(0xa0, der(0x02, Buffer.of(2))), // version 3
     der(0x02, Buffer.of(1 + folders.length)),
     ecdsaWithSha256,
-    name(issuer?.commonName ?? commonName),
+    distinguishedName(issuer?.commonName ?? commonName),
     sequence(time(wanted.notBefore ?? "2020-01-01"), time(wanted.notAfter ?? "2120-01-01")),
-    name(commonName),
+    distinguishedName(commonName),
     publicKey.export({ type: "spki", format: "der" }),
     der(0xa3, sequence(ca ? basicConstraints() : subjectAltName(dnsName))),
   );
@@ -77,7 +78,7 @@ function oid(hex: string): Buffer {
   return der(0x06, Buffer.from(hex, "hex"));
 }
 
-function name(commonName: string): Buffer {
+function distinguishedName(commonName: string): Buffer {
   return sequence(der(0x31, sequence(oid("550403"), der(0x0c, Buffer.from(commonName)))));
 }
 

@@ -389,6 +389,7 @@ describe("is not forged by what others write", () => {
     const reply = forgery.replaceAll("\r\n", lineEnd);
     const report = composeReport({ ...request, recipients: [{ ...failure, remote: { name: "a.example", reply } }] });
     expect(statusGroups(report)).toHaveLength(2);
+    expect(read(report).parts[0]?.content).toContain("    > 250 ok\r\n    > Action: delivered\r\n");
     expectSound(report);
   });
 

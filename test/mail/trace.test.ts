@@ -337,6 +337,43 @@ describe("finds Authentication-Results that could be taken for ours", () => {
     expect(inspectTrace(Buffer.from(`${field}\r\n`), hostname).forged).toEqual([]);
   });
 
+  test.each([
+    ["a folded first line, which would hang on our own result", " ; dkim=pass header.d=bank.example\r\nA: 1\r\n"],
+    ["with a tab", "\t; dkim=pass header.d=bank.example\r\n ; spf=pass\r\nA: 1\r\n"],
+    ["behind a dot, which the next server drops", ". ; dkim=pass header.d=bank.example\r\nA: 1\r\n"],
+  ])("and %s", (_, block) => {
+    const { forged } = inspectTrace(Buffer.from(block), hostname);
+    expect(forged).toEqual([{ name: "", start: 0, end: block.indexOf("A: 1") }]);
+  });
+
+  test("but not a first line that is no field, or folds further down", () => {
+    expect(inspectTrace(Buffer.from("junk\r\n ; dkim=pass\r\nA: 1\r\n ; dkim=pass\r\n"), hostname).forged).toEqual([]);
+  });
+
+  test("what is left under our fields, the forged ones cut out, does not continue them", () => {
+    const line = fc.constantFrom(
+      " x",
+      "\tx",
+      ". x",
+      "A: 1",
+      "junk",
+      "Authentication-Results: mx.corp.example",
+      "..x",
+      ".",
+    );
+    fc.assert(
+      fc.property(fc.array(line, { maxLength: 8 }), (lines) => {
+        const block = Buffer.from(lines.map((content) => `${content}\r\n`).join(""));
+        let kept = block.toString("latin1");
+        for (const { start, end } of inspectTrace(block, hostname).forged.toReversed()) {
+          kept = kept.slice(0, start) + kept.slice(end);
+        }
+        expect(kept).not.toMatch(/^\.?[ \t]/);
+        expect(kept).not.toMatch(/Authentication-Results/);
+      }),
+    );
+  });
+
   test("each with its place, so that it can be cut out", () => {
     const block = Buffer.from("A: 1\r\nAuthentication-Results: mx.corp.example;\r\n spf=pass\r\nB: 2\r\n");
     const [field] = inspectTrace(block, hostname).forged;

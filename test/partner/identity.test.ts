@@ -144,6 +144,12 @@ describe("refuses a peer", () => {
       ["under-impostor", "impostor-root"],
       "unknownCertificate acme",
     ],
+    [
+      "below a leaf that plays CA and does not say what its key is for",
+      byRoot,
+      ["under-leaf-without-usage", "chained-no-san", "intermediate"],
+      "unknownCertificate acme",
+    ],
     ["below a leaf that plays CA", byRoot, ["under-leaf", "chained", "intermediate"], "unknownCertificate acme"],
     [
       "below a CA, but for another name",

@@ -54,11 +54,20 @@ describe("refuses what is no SHA-256 digest", () => {
   });
 });
 
+test("a digest whose base64 begins with a slash is read, with one slash before it and with two", () => {
+  const slashed = digestOf(Uint8Array.of(86, 117));
+  expect(slashed).toMatch(/^sha256\/\//);
+  expect(parseDigest(slashed)).toBe(slashed);
+  expect(parseDigest(slashed.replace("/", "//"))).toBe(slashed);
+  expect(parseDigest(slashed.slice("sha256/".length))).toBe(slashed);
+});
+
 test("the digest of bytes is read back from each of its forms", () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 64 }), (bytes) => {
       const it = digestOf(bytes);
       expect(parseDigest(it)).toBe(it);
+      expect(parseDigest(it.replace("/", "//"))).toBe(it);
       expect(parseDigest(digestHex(it))).toBe(it);
       expect(parseDigest(digestHex(it).toLowerCase().replaceAll(":", ""))).toBe(it);
     }),
