@@ -14,7 +14,12 @@ function scan(wire: Buffer, cuts: readonly number[]) {
     from = to;
     if (result.rest !== undefined) {
       const rest = Buffer.concat([result.rest, wire.subarray(to)]);
-      return { ended: true, content: Buffer.concat(content).toString("latin1"), rest: rest.toString("latin1"), scanner };
+      return {
+        ended: true,
+        content: Buffer.concat(content).toString("latin1"),
+        rest: rest.toString("latin1"),
+        scanner,
+      };
     }
   }
   return { ended: false, content: Buffer.concat(content).toString("latin1"), rest: "", scanner };
@@ -70,7 +75,10 @@ describe("the end of data", () => {
   });
 
   it("is where the standard says, for any octets in any split", () => {
-    const octets = fc.string({ unit: fc.constantFrom("\r", "\n", ".", "a", "\0", "\r\n", "\r\n.", "\r\n.\r\n"), maxLength: 40 });
+    const octets = fc.string({
+      unit: fc.constantFrom("\r", "\n", ".", "a", "\0", "\r\n", "\r\n.", "\r\n.\r\n"),
+      maxLength: 40,
+    });
     fc.assert(
       fc.property(octets, fc.array(fc.nat(80), { maxLength: 12 }), (wire, cuts) => {
         const expected = model(wire);
@@ -103,7 +111,11 @@ describe("the end of data", () => {
     new ContentScanner().scan(Buffer.from("a"));
     const scanner = new ContentScanner();
     scanner.scan(Buffer.from("a"));
-    scanner.scan(new Proxy(counting, { get: (target, key) => (key === "subarray" ? piece.subarray.bind(piece) : Reflect.get(target, key)) as unknown }));
+    scanner.scan(
+      new Proxy(counting, {
+        get: (target, key) => (key === "subarray" ? piece.subarray.bind(piece) : Reflect.get(target, key)) as unknown,
+      }),
+    );
     expect(scanner.malformed).toBe(true);
     expect(searched).toBeLessThan(4 * piece.length);
   });
