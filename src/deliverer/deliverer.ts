@@ -3,26 +3,22 @@
  * what has to wait. It dials the configured addresses and nothing else, and listens nowhere.
  *
  * Promises: a recipient's mark is written when the next hop has answered, before anything else; a report is on stable
- * storage before its failure is marked; what is claimed is bounded; one lane waits for no other.
+ * storage before its failure is marked; what is claimed is bounded; one lane waits for no other. A report that cannot be
+ * written is tried until it can. Fails for good, by `fatal`, only where the spool's own records are damaged.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import type { RelayConfig } from "../config/relay-config.ts";
 import type { Log } from "../log/log.ts";
-import type { ForwardPath, Mailbox } from "../mail/address.ts";
 import type { ReportedRecipient } from "../mail/dsn.ts";
 import type { Route } from "../partner/partner.ts";
-import { RouteTable } from "../partner/policy.ts";
-import {
-  SpoolFault,
-  type AttemptRecord,
-  type ClaimedMessage,
-  type Deferral,
-  type RecipientIndex,
-  type Spool,
-} from "../spool/spool.ts";
-import type { AddressedRecipient } from "./client.ts";
+import { SpoolFault, type ClaimedMessage, type Deferral, type Spool } from "../spool/spool.ts";
+import type { AddressedRecipient } from "./hop-commands.ts";
 import { Lane, type JobResult } from "./lane.ts";
+import { deliveryLimits, type DeliveryLimits } from "./limits.ts";
+import { serverText } from "./outcome.ts";
+import { laneKey, Planner } from "./plan.ts";
 import { report } from "./report.ts";
-import { settlementOf, type AttemptedRecipient } from "./settlement.ts";
+import { attemptRecords, grouped, settlementOf, type AttemptedRecipient } from "./settlement.ts";
 
 export interface DelivererOptions {
   readonly config: RelayConfig;
@@ -30,14 +26,20 @@ export interface DelivererOptions {
   readonly log: Log;
   readonly now?: () => Date;
   readonly random?: () => number;
+  readonly limits?: DeliveryLimits;
+  /** The spool cannot be worked on by this process any more. Unless told otherwise this ends it. */
+  readonly fatal?: (error: unknown) => void;
 }
 
-/** Messages in hand at once; and how many of them may wait for one lane, so that the others get theirs. */
-const inHandMax = 1_000;
-const waitingPerLaneMax = 200;
-const scanIntervalMs = 1_000;
-/** After a fault of the spool: how long before it is tried again. */
-const faultPauseMs = 5_000;
+/** What one transaction came to. */
+interface Attempt {
+  readonly attempted: readonly AttemptedRecipient[];
+  readonly untried: readonly Deferral[];
+  readonly damaged?: string | undefined;
+}
+
+/** Of routes that have much waiting, how much is claimed at each scan all the same: a partner with little must get in. */
+const busyRoutesClaimMax = 20;
 
 export class Deliverer {
   readonly #config: RelayConfig;
@@ -45,43 +47,52 @@ export class Deliverer {
   readonly #log: Log;
   readonly #now: () => Date;
   readonly #random: () => number;
-  readonly #routes: RouteTable;
-  readonly #partnerRoutes: ReadonlyMap<string, Route>;
+  readonly #limits: DeliveryLimits;
+  readonly #fatal: (error: unknown) => void;
+  readonly #planner: Planner;
   readonly #lanes = new Map<string, Lane>();
   readonly #underWay = new Set<Promise<void>>();
+  readonly #stopSignal = new AbortController();
   #inHand = 0;
+  /** Of those in hand, how many wait for a lane. */
+  #inLanes = 0;
   #filling: Promise<void> | undefined;
   #fillAgain = false;
-  #stopping = false;
+  /** Is the next claim to look at busy routes too? */
+  #everyRoute = false;
+  /** Was less claimed than there may be? */
+  #isLimited = false;
   #timer: NodeJS.Timeout | undefined;
   #watcher: { close(): void } | undefined;
 
-  constructor({ config, spool, log, now, random }: DelivererOptions) {
+  constructor({ config, spool, log, now, random, limits, fatal }: DelivererOptions) {
     this.#config = config;
     this.#spool = spool;
     this.#log = log;
     this.#now = now ?? (() => new Date());
     this.#random = random ?? Math.random;
-    this.#routes = new RouteTable(config.routes, config.partners);
-    this.#partnerRoutes = new Map(
-      config.partners.flatMap(({ name, deliver }) => (deliver ? [[name, deliver] as const] : [])),
-    );
+    this.#limits = limits ?? deliveryLimits;
+    this.#fatal = fatal ?? endProcess;
+    this.#planner = new Planner(config, this.#limits.recipientsPerTransactionMax);
   }
 
   start(): void {
     this.#watcher = this.#spool.watch(() => this.#fill());
-    this.#timer = setInterval(() => this.#fill(), scanIntervalMs);
+    this.#timer = setInterval(() => {
+      this.#everyRoute = true;
+      this.#fill();
+    }, this.#limits.scanIntervalMs);
     this.#fill();
   }
 
-  /** Finishes what is under way, puts the rest back, and resolves when nothing is in hand. */
+  /** Finishes content that is on its way, puts the rest back, and resolves when nothing is in hand. */
   async stop(): Promise<void> {
-    this.#stopping = true;
+    this.#stopSignal.abort();
     clearInterval(this.#timer);
     this.#watcher?.close();
     await this.#filling;
     for (const lane of this.#lanes.values()) {
-      for (const job of lane.stop()) job.done({ server: null, outcomes: new Map() });
+      for (const job of lane.stop()) job.done({ verdicts: new Map() });
     }
     while (this.#underWay.size > 0) await Promise.all(this.#underWay);
   }
@@ -91,43 +102,71 @@ export class Deliverer {
     return this.#inHand;
   }
 
+  get #stopping(): boolean {
+    return this.#stopSignal.signal.aborted;
+  }
+
   // ── taking ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #fill(): void {
     this.#fillAgain = true;
     this.#filling ??= this.#fillUp().finally(() => {
       this.#filling = undefined;
+      if (this.#fillAgain && !this.#stopping) this.#fill(); // asked for between the last look and now
     });
   }
 
   async #fillUp(): Promise<void> {
     while (this.#fillAgain && !this.#stopping) {
       this.#fillAgain = false;
-      try {
-        await this.#claim();
-      } catch (error) {
-        this.#log.error({ event: "spool fault", error: errorText(error) });
-        await new Promise((resolve) => setTimeout(resolve, faultPauseMs).unref());
-      }
+      for (const lane of this.#lanes.values()) lane.nudge();
+      const nowMs = this.#now().getTime();
+      const everyRoute = this.#everyRoute;
+      this.#everyRoute = false;
+      const busy = this.#busyRoutes();
+      const busyRoutes = everyRoute ? [] : busy;
+      this.#isLimited = busy.length > 0;
+      // Each has its share, or old mail would keep new mail out, and a fault of the one the other.
+      const due = await this.#claim(everyRoute ? busyRoutesClaimMax : this.#limits.claimMax, (countMax) =>
+        this.#spool.claimDue({ nowMs, countMax, busyRoutes }),
+      );
+      const fresh = await this.#claim(this.#limits.claimMax, (countMax) => this.#spool.claimNew({ nowMs, countMax }));
+      // As long as something comes there may be more.
+      if (due === "claimed" || fresh === "claimed") this.#fillAgain = true;
+      if (due === "fault" || fresh === "fault") await this.#pause();
     }
   }
 
-  async #claim(): Promise<void> {
-    const nowMs = this.#now().getTime();
-    const due = await this.#spool.claimDue({ nowMs, countMax: this.#room(), busyRoutes: this.#busyRoutes() });
-    for (const message of due) this.#dispatch(message);
-    const fresh = await this.#spool.claimNew({ nowMs, countMax: this.#room() });
-    for (const message of fresh) this.#dispatch(message);
-    // As long as something comes there may be more.
-    if (due.length + fresh.length > 0 && this.#room() > 0) this.#fillAgain = true;
-  }
-
-  #room(): number {
-    return Math.max(0, inHandMax - this.#inHand);
+  async #claim(
+    countMax: number,
+    claim: (countMax: number) => Promise<ClaimedMessage[]>,
+  ): Promise<"claimed" | "nothing" | "fault"> {
+    const room = Math.min(countMax, this.#limits.unplacedMax - (this.#inHand - this.#inLanes));
+    if (room <= 0) {
+      this.#isLimited = true;
+      return "nothing";
+    }
+    try {
+      const messages = await claim(room);
+      for (const message of messages) this.#dispatch(message);
+      return messages.length > 0 ? "claimed" : "nothing";
+    } catch (error) {
+      this.#log.error({ event: "spool fault", error: errorText(error) });
+      if (error instanceof SpoolFault && error.kind === "damaged") this.#fatal(error);
+      return "fault";
+    }
   }
 
   #busyRoutes(): string[] {
-    return [...this.#lanes].flatMap(([name, lane]) => (lane.waiting >= waitingPerLaneMax / 2 ? [name] : []));
+    const share = this.#routeShare();
+    return [...this.#lanes].flatMap(([name, lane]) => (lane.isBusy(share) ? [name] : []));
+  }
+
+  /** How many may wait for one route. All together stay bounded, and a route that is free always has room. */
+  #routeShare(): number {
+    const busy = [...this.#lanes.values()].filter((lane) => lane.waiting > 0).length;
+    const share = Math.floor(this.#limits.waitingMax / Math.max(1, busy));
+    return Math.max(1, Math.min(share, this.#limits.waitingPerRouteMax));
   }
 
   // ── sending ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,117 +175,89 @@ export class Deliverer {
     this.#inHand += 1;
     const work = this.#deliver(message)
       .catch((error: unknown) => {
-        // Claimed and not put back: a restart finds it. What is here is a fault of the spool or a bug.
+        // Claimed and not put back: a restart finds it. What is here is a bug, or a fault of the spool while stopping.
         this.#log.error({ event: "message stuck", id: message.meta.id, error: errorText(error) });
       })
       .finally(() => {
         this.#inHand -= 1;
         this.#underWay.delete(work);
-        if (this.#inHand < inHandMax / 2) this.#fill();
+        if (this.#isLimited) this.#fill();
       });
     this.#underWay.add(work);
   }
 
   async #deliver(message: ClaimedMessage): Promise<void> {
-    const { jobs, untried, attempted } = this.#plan(message);
-    const results = await Promise.all(jobs.map(({ route, recipients }) => this.#attempt(message, route, recipients)));
-    const damaged = results.find((result) => result.damaged !== undefined)?.damaged;
+    const plan = this.#planner.plan(message, this.#now());
+    this.#inLanes += 1;
+    const attempts = await Promise.all(
+      plan.transactions.map(({ route, recipients }) => this.#attempt(message, route, recipients)),
+    ).finally(() => {
+      this.#inLanes -= 1;
+    });
+    const damaged = attempts.find((attempt) => attempt.damaged !== undefined)?.damaged;
     if (damaged !== undefined) {
-      await this.#spool.setAside(message, damaged);
+      await this.#insist(message, () => this.#spool.setAside(message, damaged));
       return;
     }
-    for (const result of results) {
-      attempted.push(...result.attempted);
-      untried.push(...result.untried);
-    }
-    await this.#conclude(message, attempted, untried);
-  }
-
-  /** Sorts the recipients: into transactions by route, those that are not due, and those that have no route. */
-  #plan(message: ClaimedMessage): {
-    jobs: Array<{ route: Route; recipients: AddressedRecipient[] }>;
-    untried: Deferral[];
-    attempted: AttemptedRecipient[];
-  } {
-    const jobs = new Map<string, { route: Route; recipients: AddressedRecipient[] }>();
-    const untried: Deferral[] = [];
-    const attempted: AttemptedRecipient[] = [];
-    const nowMs = this.#now().getTime();
-    for (const { index, attempts, nextAttemptAtMs } of message.pending) {
-      const path = message.meta.envelope.recipients[index]?.path;
-      const mailbox = path === undefined ? undefined : this.#mailboxOf(path);
-      const route = mailbox === undefined ? undefined : this.#routeFor(message, mailbox);
-      if (nextAttemptAtMs > nowMs && nextAttemptAtMs - nowMs <= Math.max(...this.#config.retry.scheduleMs)) {
-        untried.push({ index, attempts, nextAttemptAtMs, route: route === undefined ? null : laneKey(route) });
-      } else if (mailbox === undefined || route === undefined) {
-        const outcome = {
-          kind: "temporary",
-          status: "4.4.4",
-          text: "No route leads to this domain",
-          remote: false,
-        } as const;
-        attempted.push({ index, route: null, server: null, outcome });
-      } else {
-        const job = jobs.get(laneKey(route)) ?? { route, recipients: [] };
-        job.recipients.push({ index, mailbox });
-        jobs.set(laneKey(route), job);
-      }
-    }
-    return { jobs: [...jobs.values()], untried, attempted };
-  }
-
-  #mailboxOf(path: ForwardPath): Mailbox {
-    return path.kind === "postmaster" ? this.#config.postmaster : path.mailbox;
-  }
-
-  /** Our own domains inside; a report to a partner by that partner's servers. Nothing leads from partner to partner. */
-  #routeFor({ meta }: ClaimedMessage, mailbox: Mailbox): Route | undefined {
-    if (meta.toPartner !== null) return this.#partnerRoutes.get(meta.toPartner);
-    return this.#routes.internal(mailbox.domain);
-  }
-
-  async #attempt(
-    message: ClaimedMessage,
-    route: Route,
-    recipients: readonly AddressedRecipient[],
-  ): Promise<{ attempted: AttemptedRecipient[]; untried: Deferral[]; damaged?: string | undefined }> {
-    const lane = this.#lane(route);
-    const waiting = (index: RecipientIndex): Deferral => ({
-      index,
-      route: laneKey(route),
-      attempts: message.pending.find((recipient) => recipient.index === index)?.attempts ?? 0,
-      nextAttemptAtMs: this.#now().getTime(),
-    });
-    // A lane that is full takes its turn later, so that it does not fill the hands of all others.
-    if (lane.waiting >= waitingPerLaneMax || this.#stopping) {
-      return { attempted: [], untried: recipients.map(({ index }) => waiting(index)) };
-    }
-    const partner = message.meta.partner ?? "";
-    const result = await new Promise<JobResult>((done) =>
-      lane.add(partner, {
-        message,
-        recipients,
-        done: (outcome) => {
-          this.#markDelivered(message, outcome);
-          done(outcome);
-        },
-      }),
+    await this.#conclude(
+      message,
+      [...plan.attempted, ...attempts.flatMap(({ attempted }) => attempted)],
+      [...plan.untried, ...attempts.flatMap(({ untried }) => untried)],
     );
+  }
+
+  async #attempt(message: ClaimedMessage, route: Route, recipients: readonly AddressedRecipient[]): Promise<Attempt> {
+    const lane = this.#lane(route);
+    const partner = message.meta.partner ?? "";
+    // A lane that is full takes its turn later, so that it does not fill the hands of all others.
+    const isAdmitted = !this.#stopping && lane.hasRoomFor(partner, this.#routeShare());
+    const result = isAdmitted
+      ? await new Promise<JobResult>((resolve) =>
+          lane.add(partner, {
+            message,
+            recipients,
+            done: (outcome) => {
+              this.#markDelivered(message, outcome);
+              resolve(outcome);
+            },
+          }),
+        )
+      : { verdicts: new Map() };
+    const { verdicts, retryAtMs, damaged }: JobResult = result;
+    const key = laneKey(route);
     const attempted: AttemptedRecipient[] = [];
     const untried: Deferral[] = [];
     for (const { index } of recipients) {
-      const outcome = result.outcomes.get(index);
-      if (outcome === undefined) untried.push(waiting(index));
-      else
-        attempted.push({ index, route: laneKey(route), server: result.server, outcome, retryAtMs: result.retryAtMs });
+      const verdict = verdicts.get(index);
+      const attempts = message.pending.find((recipient) => recipient.index === index)?.attempts ?? 0;
+      if (verdict === undefined) {
+        untried.push({ index, route: key, attempts, nextAttemptAtMs: this.#now().getTime() });
+      } else {
+        attempted.push({ index, route: key, retryAtMs, ...verdict });
+      }
     }
-    return { attempted, untried, damaged: result.damaged };
+    return { attempted, untried, damaged };
   }
 
   /** At once when the next hop has answered: a kill from here on repeats nothing. */
-  #markDelivered(message: ClaimedMessage, { outcomes }: JobResult): void {
-    const delivered = [...outcomes].flatMap(([index, { kind }]) => (kind === "delivered" ? [index] : []));
-    if (delivered.length > 0) this.#spool.settle(message, delivered, "delivered");
+  #markDelivered(message: ClaimedMessage, { verdicts }: JobResult): void {
+    const delivered = [...verdicts].flatMap(([index, { outcome }]) => (outcome.kind === "delivered" ? [index] : []));
+    if (delivered.length === 0) return;
+    try {
+      this.#spool.settle(message, delivered, "delivered");
+    } catch (error) {
+      // The spool tries again by itself; what it throws is about the call. Then it does not take the message back either.
+      this.#log.error({ event: "bug", id: message.meta.id, error: errorText(error) });
+    }
+  }
+
+  #lane(route: Route): Lane {
+    const key = laneKey(route);
+    const now = () => this.#now().getTime();
+    const options = { hostname: this.#config.hostname, log: this.#log, now, limits: this.#limits };
+    const lane = this.#lanes.get(key) ?? new Lane(route, options);
+    this.#lanes.set(key, lane);
+    return lane;
   }
 
   // ── settling ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -258,88 +269,67 @@ export class Deliverer {
   ): Promise<void> {
     const now = this.#now();
     const settlement = settlementOf(message, attempted, untried, this.#config.retry, now, this.#random);
+    const { failed, deferred, reports, delayReported } = settlement;
     this.#logAttempts(message, attempted);
-    if (settlement.reports.length > 0) await this.#report(message, settlement.reports);
-    if (settlement.failed.length > 0) this.#spool.settle(message, settlement.failed, "failed");
-    await this.#spool.putBack(message, {
-      deferred: settlement.deferred,
-      attempts: attemptRecords(attempted, now),
-      delayReported: settlement.delayReported,
-    });
+    if (reports.length > 0) await this.#insist(message, () => this.#report(message, reports));
+    if (failed.length > 0) this.#spool.settle(message, failed, "failed");
+    await this.#spool.putBack(message, { deferred, attempts: attemptRecords(attempted, now), delayReported });
   }
 
-  /** A report that cannot be written is tried until it can: what was accepted must not vanish without a word. */
   async #report(message: ClaimedMessage, recipients: readonly ReportedRecipient[]): Promise<void> {
+    const context = { config: this.#config, dropBox: this.#spool.dropBox, now: this.#now };
+    const id = await report(message, recipients, context);
+    const event = id === undefined ? "report undeliverable" : "report";
+    const actions = recipients.map(({ action }) => action);
+    this.#log.info({ event, id: message.meta.id, report: id, actions });
+  }
+
+  /** What the spool cannot do now is tried until it can: what was accepted must not vanish without a word. */
+  async #insist(message: ClaimedMessage, action: () => Promise<void>): Promise<void> {
     for (;;) {
       try {
-        const context = { config: this.#config, dropBox: this.#spool.dropBox, now: this.#now };
-        const id = await report(message, recipients, context);
-        const actions = recipients.map(({ action }) => action);
-        this.#log.info({
-          event: id === undefined ? "report undeliverable" : "report",
-          id: message.meta.id,
-          report: id,
-          actions,
-        });
+        await action();
         return;
       } catch (error) {
-        if (!(error instanceof SpoolFault) || error.kind === "damaged" || this.#stopping) throw error;
-        this.#log.error({ event: "spool fault", id: message.meta.id, error: error.message });
-        await new Promise((resolve) => setTimeout(resolve, faultPauseMs));
+        if (this.#stopping || !isSystemFault(error)) throw error;
+        this.#log.error({ event: "spool fault", id: message.meta.id, error: errorText(error) });
+        await this.#pause();
       }
     }
   }
 
+  /** Waits a while; not when stopping. */
+  async #pause(): Promise<void> {
+    const { signal } = this.#stopSignal;
+    await delay(this.#limits.faultPauseMs, undefined, { signal }).catch(() => undefined);
+  }
+
   #logAttempts({ meta }: ClaimedMessage, attempted: readonly AttemptedRecipient[]): void {
-    for (const { route, server, outcome, recipients } of grouped(attempted)) {
+    for (const { route, hop, outcome, recipients } of grouped(attempted)) {
       this.#log.info({
         event: outcome.kind === "delivered" ? "delivered" : outcome.kind === "failed" ? "failed" : "deferred",
         id: meta.id,
         partner: meta.partner,
         route,
-        server,
+        server: hop === null ? null : serverText(hop),
         recipients,
         delayMs: this.#now().getTime() - meta.receivedAtMs,
         remote: { text: outcome.kind === "delivered" ? outcome.reply : outcome.text },
       });
     }
   }
-
-  #lane(route: Route): Lane {
-    const key = laneKey(route);
-    const options = { hostname: this.#config.hostname, log: this.#log, now: () => this.#now().getTime() };
-    const lane = this.#lanes.get(key) ?? new Lane(route, options);
-    this.#lanes.set(key, lane);
-    return lane;
-  }
 }
 
-/** A partner may have the name of a route. */
-function laneKey(route: Route): string {
-  return route.kind === "partner" ? `partner ${route.name}` : route.name;
+/** Disk and database, as opposed to bugs: those have no code. */
+function isSystemFault(error: unknown): boolean {
+  return error instanceof SpoolFault || (error instanceof Error && "code" in error);
 }
 
-/** Recipients that were told the same by the same server, together. */
-function grouped(
-  attempted: readonly AttemptedRecipient[],
-): Array<AttemptedRecipient & { recipients: RecipientIndex[] }> {
-  const groups = new Map<string, AttemptedRecipient & { recipients: RecipientIndex[] }>();
-  for (const entry of attempted) {
-    const key = JSON.stringify([entry.route, entry.server, entry.outcome]);
-    const group = groups.get(key) ?? { ...entry, recipients: [] };
-    group.recipients.push(entry.index);
-    groups.set(key, group);
-  }
-  return [...groups.values()];
-}
-
-function attemptRecords(attempted: readonly AttemptedRecipient[], now: Date): AttemptRecord[] {
-  return grouped(attempted).map(({ server, outcome, recipients }) => ({
-    atMs: now.getTime(),
-    recipients,
-    server,
-    text: outcome.kind === "delivered" ? outcome.reply : outcome.text,
-  }));
+/** By an exception that nobody catches: the supervisor starts a successor, which mends the spool. */
+function endProcess(error: unknown): void {
+  setImmediate(() => {
+    throw error;
+  });
 }
 
 function errorText(error: unknown): string {

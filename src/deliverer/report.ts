@@ -46,6 +46,7 @@ export async function report(
   const destination = reportDestination(meta, config);
   if (destination === undefined) return undefined;
   const draft = dropBox.receive();
+  let isCommitting = false;
   try {
     const { envelope, content } = composeReport({
       reportId: draft.id,
@@ -62,6 +63,7 @@ export async function report(
     const wire = toWire(content);
     await draft.write(wire);
     const headerEnd = wire.indexOf("\r\n\r\n");
+    isCommitting = true;
     await draft.commit({
       receivedAtMs: now().getTime(),
       partner: null,
@@ -74,13 +76,24 @@ export async function report(
     });
     return draft.id;
   } catch (error) {
-    await draft.discard();
+    if (!isCommitting) await draft.discard(); // else the failed commit has ended it
     throw error;
   }
 }
 
-/** The reported message: its header, and its body if it is small enough to be returned. */
+/**
+ * The reported message: its header, and its body if it is small enough to be returned. Nothing of one that cannot be read:
+ * the sender is to hear all the same.
+ */
 async function original(message: ClaimedMessage): Promise<{ header: Buffer; body?: Buffer }> {
+  try {
+    return await readOriginal(message);
+  } catch {
+    return { header: Buffer.alloc(0) };
+  }
+}
+
+async function readOriginal(message: ClaimedMessage): Promise<{ header: Buffer; body?: Buffer }> {
   const { headerBytes, wireBytes } = message.meta;
   const whole = wireBytes <= returnedBytesMax;
   const wantedBytes = whole ? wireBytes : headerBytes;

@@ -1,6 +1,7 @@
 /**
  * Files that are there whole or not at all, whatever dies in between: written beside their place, synced, renamed into
- * it, and the folder synced. Fails with the system's error, and then nothing has changed at the place.
+ * it, and the folder synced. Fails with the system's error: then nothing has changed at the place, or, if it was the last
+ * sync that failed, the new file is there and may be the old one again after a loss of power.
  */
 import { randomBytes } from "node:crypto";
 import { link, open, rename, unlink } from "node:fs/promises";
@@ -35,7 +36,7 @@ export async function writeFileDurably(
     }
     if (onExisting === "refuse") {
       await link(draft, file); // rename would replace, link fails with EEXIST
-      await unlink(draft);
+      await unlink(draft).catch(() => undefined); // a second name does no harm
     } else {
       await rename(draft, file);
     }

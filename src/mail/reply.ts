@@ -16,12 +16,18 @@ export const replies = {
   recipientAccepted: { code: 250, status: "2.1.5", text: "Recipient OK" },
   startData: { code: 354, text: "End data with <CR><LF>.<CR><LF>" },
   queued: { code: 250, status: "2.0.0", text: "Queued as" }, // the id follows
+  done: { code: 250, status: "2.0.0", text: "OK" },
+  readyForTls: { code: 220, status: "2.0.0", text: "Ready to start TLS" },
+  goodbye: { code: 221, status: "2.0.0", text: "Bye" },
   // the session
   addressUnknown: { code: 554, status: "5.7.1", text: "No mail is accepted from your address" },
   quitOnly: { code: 503, status: "5.5.1", text: "No mail is accepted from your address, only QUIT" }, // RFC 5321 §3.1
   tooManyConnections: { code: 421, status: "4.7.0", text: "Too many connections, try again later" },
   shuttingDown: { code: 421, status: "4.3.2", text: "Service is shutting down, try again later" },
   timeout: { code: 421, status: "4.4.2", text: "Timeout, closing the connection" },
+  tooManyCommands: { code: 421, status: "4.7.0", text: "Too many commands without a message, try again later" },
+  sessionFault: { code: 421, status: "4.3.0", text: "Local error, try again later" },
+  notSmtp: { code: 421, status: "4.7.0", text: "This is an SMTP server" },
   // identity
   tlsRequired: { code: 530, status: "5.7.0", text: "Must issue a STARTTLS command first" }, // RFC 3207 §4
   certificateMissing: {
@@ -44,6 +50,12 @@ export const replies = {
     text: "Client certificate is registered, but not for your address: tell the postmaster your sending addresses",
   },
   // syntax
+  bareLineFeed: { code: 421, status: "4.5.2", text: "Bare LF: end command lines with CRLF" }, // RFC 5321 §2.3.8
+  lineTooLong: { code: 421, status: "4.5.2", text: "Command line is too long" },
+  controlCharacter: { code: 500, status: "5.5.2", text: "Control character in a command" },
+  unknownCommand: { code: 500, status: "5.5.2", text: "Command not recognized" },
+  notImplemented: { code: 502, status: "5.5.1", text: "Command not implemented" },
+  heloSyntax: { code: 501, status: "5.5.4", text: "Say EHLO and your host name" },
   senderSyntax: { code: 501, status: "5.1.7", text: "Bad sender address syntax" },
   recipientSyntax: { code: 501, status: "5.1.3", text: "Bad recipient address syntax" },
   internationalizedSender: { code: 553, status: "5.6.7", text: "Address needs SMTPUTF8" }, // RFC 6531 §3.5
@@ -56,7 +68,8 @@ export const replies = {
   nestedMail: { code: 503, status: "5.5.1", text: "A transaction is open already" },
   mailFirst: { code: 503, status: "5.5.1", text: "Send MAIL first" },
   recipientFirst: { code: 503, status: "5.5.1", text: "No valid recipients" },
-  dataTakesNoArgument: { code: 501, status: "5.5.4", text: "DATA takes no argument" },
+  tlsActive: { code: 503, status: "5.5.1", text: "TLS is active already" },
+  takesNoArgument: { code: 501, status: "5.5.4", text: "Command takes no argument" },
   // policy
   senderNotAllowed: { code: 550, status: "5.7.1", text: "Sender address is not one that you may use here" },
   recipientNotAllowed: { code: 550, status: "5.7.1", text: "Recipient is not one that you may write to" },

@@ -86,7 +86,14 @@ const mailParameters: ParameterRules = new Map([
 
 const rcptParameters: ParameterRules = new Map([
   ["NOTIFY", /^(?:NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2})$/i], // RFC 3461 §4.1
-  ["ORCPT", /^(?=.{1,500}$)[A-Za-z0-9-]{1,40};(?:[!-*,-<>-~\u0080-\u{10ffff}]|\+[0-9A-F]{2}|\\x\{[0-9A-F]{2,6}\})+$/u], // RFC 3461 §4.2, RFC 6533 §3
+  // RFC 3461 §4.2. In the form of RFC 6533 §3 (`\x{41}`) a control character may hide as in xtext, and may as little.
+  [
+    "ORCPT",
+    new RegExp(
+      `^(?=.{1,500}$)(?!.*(?:[\\p{Cc}\\s]|\\\\x\\{0*(?:1?[0-9A-F]|7F)\\}))[A-Za-z0-9-]{1,40};${xtextOf("\\u0080-\\u{10ffff}")}+$`,
+      "u",
+    ),
+  ],
 ]);
 
 /** Splits `MAIL FROM:<path> parameters`; undefined unless it has that form. One space behind the colon is let pass. */
@@ -114,9 +121,17 @@ function readParameters(text: string, rules: ParameterRules): Map<string, string
   return read;
 }
 
-/** xtext of some length (RFC 3461 §4): printable ASCII without `+` and `=`, others as `+XX`, which must not hide controls. */
+/** xtext of some length (RFC 3461 §4). */
 function xtext(charactersMin: number, charactersMax: number): RegExp {
-  return new RegExp(`^(?:[!-*,-<>-~]|\\+(?:[2-6][0-9A-F]|7[0-9A-E])){${charactersMin},${charactersMax}}$`);
+  return new RegExp(`^${xtextOf("")}{${charactersMin},${charactersMax}}$`);
+}
+
+/**
+ * One character of xtext: printable ASCII without `+` and `=`, others as `+XX`, which must not hide controls; octets above
+ * 127 stand for UTF-8, as Postfix writes them. The two forms begin differently, and must: an expression that could read one text in two ways would read it in 2^n ways.
+ */
+function xtextOf(more: string): string {
+  return `(?:[!-*,-<>-~${more}]|\\+(?:[2-689A-F][0-9A-F]|7[0-9A-E]))`;
 }
 
 function readNotify(value: string): Notify {

@@ -4,8 +4,9 @@
  * message is read to its true end, and then it is refused (what another server might take for an end can smuggle no
  * second message past us).
  *
- * The content is passed on in wire form, dots doubled as they came. Works in pieces of any size, split anywhere; costs
- * two native searches per line, however the lines are made. Never fails.
+ * The content is passed on in wire form, dots doubled as they came. Works in pieces of any size, split anywhere. Every
+ * octet is looked at once and costs the same, whatever it is: native searches would be faster on long lines, and twenty
+ * times slower on a flood of empty ones. Never fails.
  */
 import { isAscii } from "node:buffer";
 
@@ -37,13 +38,13 @@ export class ContentScanner {
 
   scan(piece: Buffer): ScanResult {
     const content: Buffer[] = [];
-    const carriageReturns = new NextOctet(piece, carriageReturn);
+    const { length } = piece;
     let at = 0;
-    while (at < piece.length) {
+    while (at < length) {
       const octet = piece[at];
       switch (this.#position) {
         case "inLine":
-          at = this.#skipLine(piece, at, carriageReturns);
+          at = this.#skipLine(piece, at);
           break;
         case "lineStart":
           if (octet === dot) at += 1;
@@ -73,62 +74,37 @@ export class ContentScanner {
       }
     }
     const held = heldOctets[this.#position];
-    this.#pass(content, piece.subarray(0, piece.length - (held - this.#carried)));
+    this.#pass(content, piece.subarray(0, length - (held - this.#carried)));
     this.#carried = held;
     return { content, rest: undefined };
   }
 
   /** The dot at the start of the line was a doubled one: it is passed on and not counted. */
   #notTheEnd(content: Buffer[]): void {
-    this.#pass(content, Buffer.from(".\r".slice(0, this.#carried)));
+    if (this.#carried > 0) this.#pass(content, Buffer.from(".\r".slice(0, this.#carried)));
     this.#carried = 0;
     this.sizeBytes -= 1;
     this.#position = "inLine";
   }
 
-  /** From inside a line to behind its LF, or to the end of the piece. */
-  #skipLine(piece: Buffer, at: number, carriageReturns: NextOctet): number {
-    const feed = piece.indexOf(lineFeed, at);
-    const end = feed < 0 ? piece.length : feed;
-    const cr = carriageReturns.from(at);
-    if (cr < end - 1) this.malformed = true; // CR inside the line
-    const endsWithCr = end > at && piece[end - 1] === carriageReturn;
-    if (feed < 0) {
-      if (endsWithCr) this.#position = "afterCr";
-      return end;
+  /** From inside a line to behind the CR that may end it, or to the end of the piece. */
+  #skipLine(piece: Buffer, from: number): number {
+    const { length } = piece;
+    for (let at = from; at < length; at += 1) {
+      const octet = piece[at];
+      if (octet === carriageReturn) {
+        this.#position = "afterCr";
+        return at + 1;
+      }
+      if (octet === lineFeed || octet === 0) this.malformed = true;
     }
-    if (!endsWithCr)
-      this.malformed = true; // bare LF: not the end of a line
-    else this.#position = "lineStart";
-    return feed + 1;
+    return length;
   }
 
   #pass(content: Buffer[], piece: Buffer): void {
     if (piece.length === 0) return;
     this.sizeBytes += piece.length;
-    this.malformed ||= piece.includes(0);
     this.eightBit ||= !isAscii(piece);
     content.push(piece);
-  }
-}
-
-/** The next place of an octet, remembered, so that a piece is searched once however often is asked. */
-class NextOctet {
-  readonly #piece: Buffer;
-  readonly #octet: number;
-  #found = -1;
-
-  constructor(piece: Buffer, octet: number) {
-    this.#piece = piece;
-    this.#octet = octet;
-  }
-
-  /** The first place at or behind `at`; Infinity if there is none. */
-  from(at: number): number {
-    if (this.#found < at) {
-      const found = this.#piece.indexOf(this.#octet, at);
-      this.#found = found < 0 ? Infinity : found;
-    }
-    return this.#found;
   }
 }

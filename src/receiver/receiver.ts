@@ -8,33 +8,41 @@ import type { RelayConfig } from "../config/relay-config.ts";
 import type { Log } from "../log/log.ts";
 import { DirectoryDropBox } from "../spool/directory/drop-box.ts";
 import { prepareFolders } from "../spool/directory/folders.ts";
+import type { DropBox } from "../spool/spool.ts";
+import { ConnectionCensus } from "./census.ts";
+import { OpenWork, usualTimeouts, type ReceiverContext, type Timeouts } from "./context.ts";
 import { PolicyInForce } from "./policy-in-force.ts";
-import { ConnectionCensus, RelayServer, type ReceiverContext } from "./server.ts";
+import { RelayServer } from "./server.ts";
 
 export interface Receiver {
   /** Where it listens, in the order of the configuration; ports as the system gave them. */
   readonly addresses: ReadonlyArray<{ readonly address: string; readonly port: number; readonly implicitTls: boolean }>;
+  /** Connections that are open now. */
+  connections(): number;
   /** Stops listening, lets messages in flight end, and resolves when all is on stable storage and all are gone. */
   stop(): Promise<void>;
 }
 
+export interface ReceiverOptions {
+  readonly now?: () => Date;
+  /** Where messages go in place of the configured spool. */
+  readonly dropBox?: DropBox;
+  readonly timeouts?: Partial<Timeouts>;
+}
+
 /** Starts to listen; fails with the system's error if an address cannot be had, and then listens nowhere. */
-export async function startReceiver(
-  config: RelayConfig,
-  log: Log,
-  now: () => Date = () => new Date(),
-): Promise<Receiver> {
+export async function startReceiver(config: RelayConfig, log: Log, options: ReceiverOptions = {}): Promise<Receiver> {
+  const { now = () => new Date() } = options;
   const key = await readFile(config.tls.keyFile, "utf8");
-  const folders = await prepareFolders(config.spool.path);
-  const dropBox = new DirectoryDropBox({ directory: folders.incoming, now: () => now().getTime() });
-  const removed = await dropBox.removeLeftovers();
-  if (removed > 0) log.info({ event: "leftovers removed", files: removed });
+  const dropBox = options.dropBox ?? (await openDropBox(config, log, now));
   const context: ReceiverContext = {
     policy: new PolicyInForce(config),
     dropBox,
     log,
     now,
     census: new ConnectionCensus(),
+    timeouts: { ...usualTimeouts, ...options.timeouts },
+    work: new OpenWork(),
   };
   const servers: RelayServer[] = [];
   try {
@@ -45,15 +53,30 @@ export async function startReceiver(
       addresses.push({ address, port: await listen(server, address, port), implicitTls });
     }
     log.info({ event: "listening", addresses });
-    return { addresses, stop: () => stop(servers, dropBox) };
+    let stopped: Promise<void> | undefined;
+    return {
+      addresses,
+      connections: () => context.census.connections,
+      stop: () => (stopped ??= stop(servers, context)),
+    };
   } catch (error) {
-    await stop(servers, dropBox);
+    await stop(servers, context);
     throw error;
   }
 }
 
-async function stop(servers: readonly RelayServer[], dropBox: DirectoryDropBox): Promise<void> {
+async function openDropBox(config: RelayConfig, log: Log, now: () => Date): Promise<DropBox> {
+  const folders = await prepareFolders(config.spool.path);
+  const dropBox = new DirectoryDropBox({ directory: folders.incoming, now: () => now().getTime() });
+  const removed = await dropBox.removeLeftovers();
+  if (removed > 0) log.info({ event: "leftovers removed", files: removed });
+  return dropBox;
+}
+
+/** What is being committed is waited for even if its client has gone: the drop-box forgets what is open when it closes. */
+async function stop(servers: readonly RelayServer[], { work, dropBox }: ReceiverContext): Promise<void> {
   await Promise.all(servers.filter(({ server }) => server.listening).map((server) => server.drain()));
+  await work.idle();
   await dropBox.close();
 }
 

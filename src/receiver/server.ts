@@ -1,68 +1,35 @@
 /**
- * The SMTP server: the one importer of `smtp-server`, subclassed at its seams. The library reads command lines, speaks
- * TLS and keeps time; who may do what is decided in `session.ts`, and messages are received by `intake.ts`.
+ * The SMTP server: the one importer of `smtp-server`, subclassed at its seams. The library keeps sockets, speaks TLS and
+ * says when a client is idle; what is said is the business of `conversation.ts`.
+ *
+ * Promises: a connection of no partner gets no TLS; a connection that ends, however it does, is counted down once and
+ * leaves nothing behind; no client can end the process.
  *
  * What is taken out of the library's hands, and why:
- * - the greeting: no 100 ms delay, no reverse DNS; addresses of no partner are turned away before TLS;
- * - MAIL, RCPT, DATA: our own grammar, replies and enhanced codes (the library's table says 5.1.1 for every 550);
- * - the content: only CRLF . CRLF ends it, it stays in wire form, and a burst of dots costs nothing extra;
+ * - the greeting: no delay, no reverse DNS;
+ * - commands: only our own exist, replies have our enhanced codes (the library says 5.1.1 for every 550), and parameters
+ *   of a MAIL that was refused do not live on;
+ * - command lines and content: only CRLF ends a line and only CRLF . CRLF a message; a burst of dots costs nothing extra;
+ * - deadlines: for handshakes, messages and sessions as a whole;
  * - replies: those of one turn of the event loop leave in one write.
  */
-import { constants as cryptoConstants, type X509Certificate } from "node:crypto";
+import { constants as cryptoConstants } from "node:crypto";
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import { SMTPServer } from "smtp-server";
 import { SMTPConnection, type SMTPConnectionOptions } from "smtp-server/lib/smtp-connection.js";
 import { SMTPStream } from "smtp-server/lib/smtp-stream.js";
-import type { Log } from "../log/log.ts";
-import { replies, replyLine, type ReplyName } from "../mail/reply.ts";
-import { authenticationResultsField, receivedField } from "../mail/trace.ts";
-import type { Pin } from "../partner/pin.ts";
-import type { DropBox } from "../spool/spool.ts";
-import { Intake, replyToFault, type IntakeResult } from "./intake.ts";
-import type { PolicyInForce } from "./policy-in-force.ts";
-import { envelopeOf, Session, type Answer, type Transaction } from "./session.ts";
-
-/** What all connections of a receiver share. */
-export interface ReceiverContext {
-  policy: PolicyInForce;
-  readonly dropBox: DropBox;
-  readonly log: Log;
-  readonly now: () => Date;
-  readonly census: ConnectionCensus;
-}
-
-/** Counts connections, for the limits; shared by all listeners. */
-export class ConnectionCensus {
-  total = 0;
-  readonly byAddress = new Counter();
-  readonly byPartner = new Counter();
-}
-
-class Counter {
-  readonly #counts = new Map<string, number>();
-
-  of(key: string): number {
-    return this.#counts.get(key) ?? 0;
-  }
-
-  add(key: string, change: 1 | -1): void {
-    const count = this.of(key) + change;
-    if (count === 0) this.#counts.delete(key);
-    else this.#counts.set(key, count);
-  }
-}
-
-const idleTimeoutMs = 5 * 60_000; // RFC 5321 §4.5.3.2.7
-const handshakeTimeoutMs = 30_000;
-const refusedLingerMs = 10_000;
-const refusedCommandsMax = 5;
-
-/** Everything the library offers that a partner has no use for. */
-const disabledCommands = ["AUTH", "VRFY", "HELP", "WIZ", "SHELL", "KILL", "XCLIENT", "XFORWARD", "LHLO"];
+import type { ReplyName } from "../mail/reply.ts";
+import type { Admission, Seat } from "./census.ts";
+import type { ReceiverContext } from "./context.ts";
+import { Conversation, type Patience, type Wire } from "./conversation.ts";
+import { readTlsPeer } from "./tls-peer.ts";
+import { WireReader, type WireListener } from "./wire-reader.ts";
 
 export class RelayServer extends SMTPServer {
   readonly #context: ReceiverContext;
+  readonly #admissions = new WeakMap<Socket, Admission>();
+  #draining = false;
 
   constructor(context: ReceiverContext, key: string, implicitTls: boolean) {
     const { config } = context.policy;
@@ -77,347 +44,180 @@ export class RelayServer extends SMTPServer {
       secureOptions: cryptoConstants.SSL_OP_NO_TICKET | cryptoConstants.SSL_OP_NO_RENEGOTIATION,
       requestCert: true,
       rejectUnauthorized: false, // the certificate is judged at MAIL, by us, so that the partner is told what is wrong
-      size: config.limits.messageBytesMax,
-      hideENHANCEDSTATUSCODES: false,
-      hideDSN: false,
-      hideREQUIRETLS: true,
-      disabledCommands,
       disableReverseLookup: true,
-      authOptional: true,
-      socketTimeout: idleTimeoutMs,
-      closeTimeout: 60_000,
-      heloResponse: "%s",
+      socketTimeout: context.timeouts.idleMs,
+      closeTimeout: context.timeouts.drainMs + closingMs, // the library's own end of patience, behind ours
       logger: false,
       onConnect: (_session, callback) => callback(),
       onSecure: (_socket, _session, callback) => callback(),
     });
     this.#context = context;
     // Without a listener one garbage handshake would end the process.
-    this.on("error", (error: Error) => context.log.info({ event: "connection failed", error: error.message }));
+    this.on("error", (error: Error & { remoteAddress?: string; meta?: { remoteAddress?: string } }) => {
+      const address = plainAddress(error.remoteAddress ?? error.meta?.remoteAddress ?? "");
+      context.log.info({ event: "connection failed", address, error: error.message });
+    });
   }
 
-  /** Before implicit TLS: an address of no partner gets no handshake. */
+  /** A connection has come in: it gets a seat for as long as its socket lives, or it goes. */
   override _acceptSocket(socket: Socket, handshake: boolean): false | (() => void) {
+    // Until its session begins nobody else listens, and a reset would end the process.
+    socket.on("error", () => undefined);
+    const { census, policy, log, timeouts } = this.#context;
     const address = plainAddress(socket.remoteAddress ?? "");
-    if (handshake && !this.#context.policy.partners.isKnownAddress(address)) {
-      this.#context.log.info({ event: "refused", address, reply: "addressUnknown", before: "TLS" });
-      socket.on("error", () => undefined);
+    const admission = census.enter(address, policy.partners.isKnownAddress(address), policy.config.limits);
+    if (admission.kind === "dropped" || (admission.kind === "turnedAway" && handshake)) {
+      // Behind implicit TLS there is nobody to say it to: who is turned away gets no handshake.
+      if (admission.kind === "turnedAway") admission.seat.leave();
+      log.info({ event: "refused", address, reply: admission.reply, before: "greeting" });
       socket.destroy();
       return false;
     }
-    return super._acceptSocket(socket, handshake);
+    leaveWith(socket, admission.seat);
+    this.#admissions.set(socket, admission);
+    const release = super._acceptSocket(socket, handshake);
+    if (!handshake || release === false) return release;
+    const deadline = setTimeout(() => {
+      log.info({ event: "connection failed", address, error: handshakeTooLong });
+      this._pendingSockets.get(socket)?.destroy();
+    }, timeouts.handshakeMs);
+    return () => {
+      clearTimeout(deadline);
+      release();
+    };
+  }
+
+  /** A TLS session over a socket that is gone already ends the process: node 24 crashes when it is asked about it. */
+  override _upgrade(socket: Socket, callback: (error: Error | null, secured?: TLSSocket) => void): void {
+    if (socket.destroyed) callback(new Error("the connection ended before the TLS handshake"));
+    else super._upgrade(socket, callback);
   }
 
   override connect(socket: Socket | TLSSocket, options?: SMTPConnectionOptions): void {
-    const connection = new RelayConnection(this, socket, options ?? {}, this.#context);
+    if (socket.destroyed) return;
+    const connection = new RelayConnection(this, socket, options ?? {}, this.#context, this.#admissions.get(socket));
     this.connections.add(connection);
     connection.on("error", (error: Error) => this.emit("error", error));
     connection.init();
+    if (this.#draining) connection.end("shuttingDown", "patient");
   }
 
-  /** Stops listening, says 421 to whoever is not in the middle of a message, and resolves when all are gone. */
-  drain(): Promise<void> {
-    return new Promise((resolve) => {
+  /** Stops listening, says 421 to whoever is not in the middle of a message, in time to all, and resolves when all are gone. */
+  async drain(): Promise<void> {
+    this.#draining = true;
+    const closed = new Promise<void>((resolve) => {
       this.close(() => resolve());
-      for (const connection of this.connections) {
-        if (connection instanceof RelayConnection) connection.drain();
-      }
     });
+    this.#endAll("patient");
+    const patience = setTimeout(() => this.#endAll("impatient"), this.#context.timeouts.drainMs);
+    await closed;
+    clearTimeout(patience);
+  }
+
+  #endAll(patience: Patience): void {
+    for (const connection of this.connections) {
+      if (connection instanceof RelayConnection) connection.end("shuttingDown", patience);
+    }
   }
 }
 
+const closingMs = 10_000;
+const handshakeTooLong = "the TLS handshake took too long";
+
 class RelayConnection extends SMTPConnection {
   readonly #context: ReceiverContext;
-  readonly #session: Session;
-  readonly #log: Log;
-  #intake: Intake | undefined;
-  /** The commit is under way: the client waits for us, not we for it. */
-  #committing = false;
-  #refused = false;
-  #refusedCommands = 0;
+  readonly #conversation: Conversation;
+  /** Undefined behind implicit TLS: who got that far was admitted. */
+  readonly #admission: Admission | undefined;
+  readonly #timers: Partial<Record<"session" | "handshake", NodeJS.Timeout>> = {};
   #corked = false;
-  #draining = false;
-  #handshakeTimer: NodeJS.Timeout | undefined;
-  #countedPartner: string | undefined;
+  /** The TLS socket as soon as its handshake begins. The one below it must not be torn away. */
+  #topSocket: Socket;
 
   constructor(
     server: RelayServer,
     socket: Socket | TLSSocket,
     options: SMTPConnectionOptions,
     context: ReceiverContext,
+    admission: Admission | undefined,
   ) {
     super(server, socket, options);
     this.#context = context;
-    const address = plainAddress(socket.remoteAddress ?? "");
-    this.#session = new Session(this.id, address);
-    this.#log = context.log.child({ session: this.id, address });
+    this.#admission = admission;
+    this.#topSocket = socket;
+    const wire: Wire = {
+      send: (code, lines) => this.send(code, lines, false),
+      close: () => this.close(),
+      startTls: () => this.#startTls(),
+      receiveContent: (intake) => {
+        if (this._parser instanceof RelayStream) this._parser.reader.receiveContent(intake);
+      },
+    };
+    this.#conversation = new Conversation(this.id, plainAddress(socket.remoteAddress ?? ""), wire, context);
   }
 
-  // ── the beginning ──────────────────────────────────────────────────────────────────────────────────────────────────
-
   override init(): void {
-    const { policy, census } = this.#context;
-    const { address } = this.#session;
-    census.total += 1;
-    census.byAddress.add(address, 1);
+    const { timeouts } = this.#context;
     this._setListeners(() => {
-      if (!policy.partners.isKnownAddress(address)) {
-        this.#turnAway();
-      } else if (
-        census.total > policy.config.limits.connectionsMax ||
-        census.byAddress.of(address) > policy.config.limits.connectionsPerAddressMax
-      ) {
-        this.#reply({ reply: "tooManyConnections", reason: { connections: census.total } });
-      } else {
-        this.#noteTls();
-        this.connectionReady();
+      if (this.#admission?.kind === "turnedAway") {
+        this.#timers.session = setTimeout(() => this._socket.destroy(), timeouts.turnedAwayMs);
+        this.#conversation.turnAway(this.#admission.reply);
+        return;
       }
+      this.#timers.session = setTimeout(() => this.end("timeout", "patient"), timeouts.sessionMs);
+      if (this._socket instanceof TLSSocket) this.#noteTls(this._socket);
+      this.connectionReady();
     });
   }
 
-  /** RFC 5321 §3.1: 554 instead of the greeting, and then nothing but QUIT. */
-  #turnAway(): void {
-    this.#refused = true;
-    this._ready = true;
-    this.#reply({ reply: "addressUnknown", reason: {} });
-    this._socket.setTimeout(refusedLingerMs, () => this._socket.destroy());
-    setTimeout(() => this._socket.destroy(), refusedLingerMs).unref();
-  }
-
-  override _onCommand(command: Buffer, callback: () => void): void {
-    if (this.#draining && this.#intake === undefined) {
-      this.#reply({ reply: "shuttingDown", reason: {} });
-      return;
-    }
-    if (!this.#refused) {
-      super._onCommand(command, callback);
-      return;
-    }
-    this.#refusedCommands += 1;
-    if (/^QUIT\s*$/i.test(command.toString("latin1")) || this.#refusedCommands > refusedCommandsMax) {
-      this.handler_QUIT(command, callback);
-      return;
-    }
-    this.send(replies.quitOnly.code, `${replies.quitOnly.status} ${replies.quitOnly.text}`, false);
-    callback();
-  }
-
-  override _onClose(): void {
-    if (!this._closed) {
-      const { census } = this.#context;
-      census.total -= 1;
-      census.byAddress.add(this.#session.address, -1);
-      if (this.#countedPartner !== undefined) census.byPartner.add(this.#countedPartner, -1);
-      clearTimeout(this.#handshakeTimer);
-      if (this.#intake !== undefined && !this.#committing) {
-        this.#log.info({ event: "message abandoned", cause: "the client went away before the end of data" });
-        void this.#intake.abandon();
-      }
-      this.#intake = undefined;
-    }
-    super._onClose();
+  /** Ends the session with this reply; in a handshake there is nobody to say it to. */
+  end(reply: ReplyName, patience: Patience): void {
+    if (this._upgrading) this.#topSocket.destroy();
+    else if (!this._closing) this.#conversation.end(reply, patience);
   }
 
   /** An idle client is one that owes us something; while we commit, we owe it. */
   override _onTimeout(): void {
-    if (this.#committing && !this._closing) this._armTimeout();
-    else super._onTimeout();
+    if (this._closing) super._onTimeout();
+    else if (this.#conversation.isCommitting) this._armTimeout();
+    else this.end("timeout", "impatient");
   }
 
-  drain(): void {
-    this.#draining = true;
-    if (this.#intake === undefined) this.#reply({ reply: "shuttingDown", reason: {} });
+  override _armTimeout(socket: Socket = this._socket): void {
+    this.#topSocket = socket;
+    super._armTimeout(socket);
   }
 
-  // ── TLS ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  override upgrade(callback: () => void, secureCallback?: () => void): void {
-    this.#handshakeTimer = setTimeout(() => {
-      this.#log.info({ event: "connection failed", error: "the TLS handshake took too long" });
-      this._socket.destroy();
-    }, handshakeTimeoutMs);
-    super.upgrade(callback, () => {
-      clearTimeout(this.#handshakeTimer);
-      this.#noteTls();
-      secureCallback?.();
-    });
+  override _onClose(): void {
+    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
+    this.#conversation.closed();
+    super._onClose();
   }
 
-  /** Reads what TLS knows of the peer. The library's own verdict is not among it. */
-  #noteTls(): void {
-    const socket = this._socket;
-    if (!(socket instanceof TLSSocket)) return;
-    const chain: X509Certificate[] = [];
-    let certificate = socket.getPeerX509Certificate();
-    while (certificate !== undefined && chain.length < 8) {
-      chain.push(certificate);
-      certificate = certificate.issuerCertificate;
-    }
-    this.#session.secure({
-      chain,
-      version: socket.getProtocol() ?? "unknown",
-      cipher: socket.getCipher().name,
-    });
+  #startTls(): void {
+    if (this._socket.destroyed) return;
+    const raw = this._socket;
+    this.#timers.handshake = setTimeout(() => {
+      this.#conversation.journal.connectionFailed(handshakeTooLong);
+      this.#topSocket.destroy();
+    }, this.#context.timeouts.handshakeMs);
+    this.upgrade(
+      () => undefined,
+      () => {
+        clearTimeout(this.#timers.handshake);
+        if (this._socket instanceof TLSSocket) this.#noteTls(this._socket);
+      },
+    );
+    // The library has taken off all listeners, and with them the one that counts the connection down.
+    if (this.#admission?.kind === "admitted") leaveWith(raw, this.#admission.seat);
   }
 
-  // ── commands ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  override handler_MAIL(command: Buffer, callback: () => void): void {
-    this.emitConnection();
-    const answer = this.#session.mail(command, this.#context.policy, this.#context.now());
-    this.#reply(this.#session.transaction === undefined ? answer : this.#withinConnections(answer));
-    callback();
-  }
-
-  override handler_RCPT(command: Buffer, callback: () => void): void {
-    this.#reply(this.#session.rcpt(command, this.#context.policy));
-    callback();
-  }
-
-  override handler_DATA(command: Buffer, callback: () => void): void {
-    const answer = this.#session.data(command);
-    const { transaction } = this.#session;
-    if (answer.reply !== "startData" || transaction === undefined || !(this._parser instanceof RelayStream)) {
-      this.#reply(answer);
-      callback();
-      return;
-    }
+  #noteTls(socket: TLSSocket): void {
     try {
-      this.#intake = this.#openIntake(transaction);
+      this.#conversation.secure(readTlsPeer(socket));
     } catch (error) {
-      this.#reply({ reply: replyToFault(error), reason: { cause: String(error) } });
-      callback();
-      return;
+      this.#conversation.fail("TLS", error);
     }
-    this._parser.receiveContent(this.#intake, () => this.#endOfData());
-    this.#reply(answer);
-    callback();
-  }
-
-  /** RSET, EHLO, STARTTLS and the end of a message all pass here: the transaction is over. */
-  override _resetSession(): void {
-    super._resetSession();
-    this.#session.reset();
-  }
-
-  /** The partner's own limit of connections, counted from its first MAIL on: before, nobody knows whose they are. */
-  #withinConnections(answer: Answer): Answer {
-    const { identified } = this.#session;
-    if (answer.reply !== "senderAccepted" || identified === undefined) return answer;
-    const { partner } = identified;
-    const { byPartner } = this.#context.census;
-    if (this.#countedPartner !== partner.name) {
-      if (byPartner.of(partner.name) >= partner.limits.connectionsMax) {
-        this.#session.reset();
-        return { reply: "rateExceeded", reason: { partner: partner.name, connections: byPartner.of(partner.name) } };
-      }
-      if (this.#countedPartner !== undefined) byPartner.add(this.#countedPartner, -1);
-      byPartner.add(partner.name, 1);
-      this.#countedPartner = partner.name;
-      const { secured } = this.#session;
-      this.#log.info({
-        event: "identified",
-        partner: partner.name,
-        pin: pinText(identified.pin),
-        tls: secured?.version,
-        cipher: secured?.cipher,
-      });
-    }
-    return answer;
-  }
-
-  // ── the message ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #openIntake(transaction: Transaction): Intake {
-    const { policy, dropBox, now } = this.#context;
-    const { partner, pin } = transaction.identity;
-    const { hostname } = policy.config;
-    const helo = this.hostNameAppearsAs === false ? "" : this.hostNameAppearsAs;
-    const envelope = envelopeOf(transaction);
-    const pinned = { name: partner.name, pinText: pinText(pin) };
-    const [only, ...others] = envelope.recipients;
-    const secured = this.#session.secured;
-    return new Intake({
-      dropBox,
-      hostname,
-      partner: partner.name,
-      envelope,
-      session: { id: this.id, address: this.#session.address, helo },
-      messageBytesMax: policy.messageBytesMax(partner),
-      now: () => now().getTime(),
-      traceFields: (id) =>
-        receivedField({
-          heloName: helo,
-          address: this.#session.address,
-          hostname,
-          protocol: {
-            ehlo: this.openingCommand === "EHLO",
-            tls: secured === undefined ? undefined : { version: secured.version, cipher: secured.cipher },
-            smtpUtf8: envelope.smtpUtf8,
-          },
-          partner: pinned,
-          id,
-          forRecipient: others.length === 0 && only?.path.kind === "mailbox" ? only.path.mailbox.address : undefined,
-          now: now(),
-        }) +
-        authenticationResultsField({
-          authservId: hostname,
-          partner: pinned,
-          reversePath: envelope.reversePath,
-          smtpUtf8: envelope.smtpUtf8,
-        }),
-    });
-  }
-
-  async #endOfData(): Promise<void> {
-    const intake = this.#intake;
-    const transaction = this.#session.transaction;
-    if (intake === undefined || transaction === undefined) return;
-    this.#committing = true;
-    const result = await intake.finish();
-    this.#committing = false;
-    this.#intake = undefined;
-    this.#logResult(result, transaction);
-    this._transactionCounter += 1;
-    this._unrecognizedCommands = 0;
-    this._resetSession();
-    if (result.kind === "accepted") this.#send("queued", result.meta.id);
-    else this.#send(result.reply, `[${this.id}]`);
-    if (this.#draining) this.#reply({ reply: "shuttingDown", reason: {} });
-  }
-
-  #logResult(result: IntakeResult, transaction: Transaction): void {
-    const partner = transaction.identity.partner.name;
-    if (result.kind === "refused") {
-      const cause = result.cause instanceof Error ? result.cause.message : undefined;
-      const level = replies[result.reply].code < 500 ? "error" : "info";
-      this.#log[level]({ event: "message refused", partner, id: result.id, reply: result.reply, cause });
-      return;
-    }
-    const { id, envelope, sizeBytes, sha256 } = result.meta;
-    this.#log.info({
-      event: "message accepted",
-      partner,
-      id,
-      recipients: envelope.recipients.length,
-      sizeBytes,
-      sha256,
-      policy: this.#context.policy.config.version.slice(0, 12),
-    });
-  }
-
-  // ── replies ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #reply({ reply, reason }: Answer): void {
-    const { code } = replies[reply];
-    if (code >= 400) this.#log.info({ event: "refused", reply, code, ...reason });
-    else if ("observed" in reason) this.#log.warn({ event: "observed", reply, ...reason });
-    this.#send(reply, code >= 400 ? `[${this.id}]` : undefined);
-  }
-
-  #send(name: ReplyName, detail?: string): void {
-    const { code } = replies[name];
-    this.send(code, replyLine(replies[name], detail).slice(4), false);
   }
 
   /** Replies of one turn of the event loop leave in one write, and so in one TLS record. */
@@ -435,57 +235,55 @@ class RelayConnection extends SMTPConnection {
     super.send(code, data, context);
   }
 
-  // ── the library's parser, with our reading of the content ──────────────────────────────────────────────────────────
-
   override _createParser(): SMTPStream {
-    const parser = new RelayStream({});
-    parser.oncommand = (command: Buffer, callback?: () => void) =>
-      this._onCommand(command, callback ?? (() => undefined));
-    parser.on("error", (error: Error) => this.send(421, `4.5.2 ${error.message}`, false));
+    const parser = new RelayStream({
+      onCommand: (line) => {
+        this.#conversation.onCommand(line);
+        return this.#whenReplyIsTaken();
+      },
+      onEndOfData: () => this.#context.work.track(this.#conversation.onEndOfData()),
+      onFault: (fault) => this.#conversation.onFault(fault),
+    });
+    parser.on("error", (error: Error) => this.#conversation.fail("reading", error));
     return parser;
+  }
+
+  /** A client that does not read its replies is not read from either: they would pile up in memory. */
+  #whenReplyIsTaken(): Promise<void> | undefined {
+    const socket = this._socket;
+    if (!socket.writableNeedDrain || socket.destroyed) return undefined;
+    return new Promise((resolve) => void socket.once("drain", resolve));
   }
 }
 
-/** The library's command parser; while a message is received, octets go to its intake instead. */
+/** The library's place for a parser, with our reader in it. */
 class RelayStream extends SMTPStream {
-  #intake: Intake | undefined;
-  #ended: () => Promise<void> = () => Promise.resolve();
+  readonly reader: WireReader;
 
-  /** What follows is content, up to its end; then `ended` is called, and commands are read again when it is done. */
-  receiveContent(intake: Intake, ended: () => Promise<void>): void {
-    this.#intake = intake;
-    this.#ended = ended;
-    this._dataMode = true;
+  constructor(listener: WireListener) {
+    super({});
+    this.reader = new WireReader(listener);
   }
 
-  override _write(chunk: Buffer, encoding: BufferEncoding, next: (error?: Error | null) => void): void {
-    const intake = this.#intake;
-    if (intake === undefined || !this._dataMode || this.isClosed) {
-      super._write(chunk, encoding, next);
-      return;
-    }
-    const { rest, ready } = intake.take(chunk);
-    if (rest === undefined) {
-      if (ready === undefined) next();
-      else void ready.then(() => next());
-      return;
-    }
-    this.#intake = undefined;
-    this._dataMode = false;
-    const end = async () => {
-      await ready;
-      await this.#ended();
-      super._write(rest, encoding, next);
-    };
-    end().catch((error: unknown) => next(error instanceof Error ? error : new Error(String(error))));
+  override _write(chunk: Buffer, _encoding: BufferEncoding, next: (error?: Error | null) => void): void {
+    this.reader
+      .read(chunk, () => this.isClosed)
+      .then(
+        () => next(),
+        (error: unknown) => next(error instanceof Error ? error : new Error(String(error))),
+      );
   }
+
+  /** The library would execute a last line without an end. */
+  override _flushData(): void {}
+}
+
+/** The seat is free when the socket is closed. */
+function leaveWith(socket: Socket, seat: Seat): void {
+  socket.once("close", () => seat.leave());
 }
 
 /** IPv4-mapped IPv6 addresses are IPv4 addresses to whoever reads the log. */
 function plainAddress(address: string): string {
   return address.replace(/^::ffff:(?=\d+\.)/i, "");
-}
-
-function pinText(pin: Pin): string {
-  return pin.kind === "trustAnchor" ? `trust-anchor ${pin.name}` : `${pin.kind} ${pin.digest}`;
 }

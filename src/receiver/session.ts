@@ -1,21 +1,41 @@
 /**
  * What a peer may do next: identity, policy and the order of commands, apart from sockets and from the SMTP library.
- * Each question gives the reply and the reason for the log; a transaction exists only while MAIL was accepted.
+ * Each command line gives the next step; an answer carries the reply and the reason for the log.
+ *
+ * Promises: nothing of a transaction exists before MAIL was accepted, inside TLS, from an identified partner, and nothing
+ * is left of it after RSET, EHLO, STARTTLS or the end of the message.
  */
 import type { X509Certificate } from "node:crypto";
 import { mailboxKey, pathText, type ForwardPath } from "../mail/address.ts";
 import type { Envelope, Recipient } from "../mail/envelope.ts";
 import type { ReplyName } from "../mail/reply.ts";
-import { judgePeer, type PeerIdentity, type PeerJudgement } from "../partner/identity.ts";
-import { certificateDigest, spkiDigest } from "../partner/pin.ts";
-import { identityRefusal, judgeRecipient, judgeSender, type Verdict } from "../partner/policy.ts";
+import { judgePeer, type PeerIdentity } from "../partner/identity.ts";
+import { identityRefusal, judgeRecipient, judgeSender } from "../partner/policy.ts";
 import { parseMail, parseRcpt, type MailCommand } from "./command.ts";
-import type { PolicyInForce } from "./policy-in-force.ts";
+import type { ReceiverContext } from "./context.ts";
+import { commandReason, judgementReason, verdictReason, type Reason } from "./reasons.ts";
+import { verbOf } from "./verb.ts";
 
 /** A reply, and what the log says about it. */
-export interface Answer {
+export interface Answer extends Reason {
   readonly reply: ReplyName;
-  readonly reason: Readonly<Record<string, unknown>>;
+}
+
+/** What is to be done about a command. */
+export type Step =
+  | { readonly kind: "answer"; readonly answer: Answer }
+  /** 250 with these lines. */
+  | { readonly kind: "hello"; readonly lines: readonly string[] }
+  | { readonly kind: "startTls" }
+  /** 354, and the content of the message. */
+  | { readonly kind: "content"; readonly transaction: Transaction; readonly greeting: Greeting }
+  | { readonly kind: "quit" };
+
+/** How the client has introduced itself. */
+export interface Greeting {
+  readonly name: string;
+  /** EHLO, as opposed to HELO. */
+  readonly extended: boolean;
 }
 
 export interface Transaction {
@@ -31,100 +51,183 @@ export interface SecuredBy {
   readonly cipher: string;
 }
 
+/** Without a message in between; those of a transaction's recipients are not counted. */
+const commandsMax = 100;
+/** Refused or named already, without a message in between. Many: a client that gets 421 here comes again with all of them. */
+const idleRecipientsMax = 1000;
+const heloCharactersMax = 255; // RFC 5321 §4.5.3.1.2
+const extensions = ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"] as const;
+
 export class Session {
   readonly id: string;
   readonly address: string;
+  readonly #context: Pick<ReceiverContext, "policy" | "now">;
+  readonly #takeSeat: (identity: PeerIdentity) => boolean;
   #secured: SecuredBy | undefined;
-  #identified: PeerIdentity | undefined;
+  #greeting: Greeting | undefined;
   #transaction: Transaction | undefined;
+  #commands = 0;
+  #idleRecipients = 0;
 
-  constructor(id: string, address: string) {
+  /** @param takeSeat has the partner a place for this connection? Asked at each MAIL. */
+  constructor(
+    id: string,
+    address: string,
+    context: Pick<ReceiverContext, "policy" | "now">,
+    takeSeat: (identity: PeerIdentity) => boolean,
+  ) {
     this.id = id;
     this.address = address;
+    this.#context = context;
+    this.#takeSeat = takeSeat;
   }
 
   get secured(): SecuredBy | undefined {
     return this.#secured;
   }
 
-  get transaction(): Transaction | undefined {
-    return this.#transaction;
-  }
-
-  /** Whom the last accepted MAIL has shown the peer to be. */
-  get identified(): PeerIdentity | undefined {
-    return this.#identified;
+  get greeting(): Greeting | undefined {
+    return this.#greeting;
   }
 
   /** TLS is up: what was known before counts no more (RFC 3207 §4.2). */
   secure(by: SecuredBy): void {
     this.#secured = by;
+    this.#greeting = undefined;
     this.#transaction = undefined;
   }
 
-  reset(): void {
+  /** The message is over, one way or the other. */
+  endOfMessage(isAccepted: boolean): void {
     this.#transaction = undefined;
+    if (!isAccepted) return;
+    this.#commands = 0;
+    this.#idleRecipients = 0;
+  }
+
+  /** One command line, without CRLF. */
+  perform(line: Buffer): Step {
+    const verb = verbOf(line);
+    if (verb !== "RCPT" || this.#transaction === undefined) this.#commands += 1;
+    if (this.#commands > commandsMax || this.#idleRecipients > idleRecipientsMax) return answer("tooManyCommands");
+    const hasArgument = line.toString("latin1").trimEnd().length > verb.length;
+    switch (verb) {
+      case "EHLO":
+      case "HELO":
+        return this.#hello(line, verb === "EHLO");
+      case "STARTTLS":
+        if (hasArgument) return answer("takesNoArgument"); // RFC 3207 §4
+        return this.#secured === undefined ? { kind: "startTls" } : answer("tlsActive");
+      case "MAIL":
+        return this.#greeting === undefined ? answer("heloFirst") : { kind: "answer", answer: this.#mail(line) };
+      case "RCPT":
+        return this.#greeting === undefined ? answer("heloFirst") : { kind: "answer", answer: this.#countRcpt(line) };
+      case "DATA":
+        return hasArgument ? answer("takesNoArgument") : this.#data();
+      case "RSET":
+        this.#transaction = undefined;
+        return answer("done");
+      case "NOOP":
+        return answer("done");
+      case "QUIT":
+        return { kind: "quit" };
+      case "controlCharacter":
+      case "notSmtp":
+      case "notImplemented":
+      case "unknownCommand":
+        return answer(verb);
+    }
+  }
+
+  #hello(line: Buffer, extended: boolean): Step {
+    const [, name, ...more] = line.toString().trimEnd().split(/ +/);
+    if (name === undefined || more.length > 0 || name.length > heloCharactersMax) return answer("heloSyntax");
+    this.#greeting = { name: name.toLowerCase(), extended };
+    this.#transaction = undefined;
+    const { hostname, limits } = this.#context.policy.config;
+    if (!extended) return { kind: "hello", lines: [hostname] };
+    const startTls = this.#secured === undefined ? ["STARTTLS"] : [];
+    return { kind: "hello", lines: [hostname, ...extensions, ...startTls, `SIZE ${limits.messageBytesMax}`] };
   }
 
   /** MAIL: who is this, and may it send as that? The certificate is judged anew each time: dates pass, pins go. */
-  mail(line: Buffer, policy: PolicyInForce, now: Date): Answer {
+  #mail(line: Buffer): Answer {
+    const { policy } = this.#context;
+    const now = this.#context.now();
     if (this.#secured === undefined) return { reply: "tlsRequired", reason: {} };
     if (this.#transaction !== undefined) return { reply: "nestedMail", reason: {} };
-    const judgement = judgePeer(policy.partners, { address: this.address, chain: this.#secured.chain }, now);
+    const { chain } = this.#secured;
+    const judgement = judgePeer(policy.partners, { address: this.address, chain }, now);
     const refusal = identityRefusal(judgement);
     if (judgement.kind !== "partner" || refusal !== undefined) {
-      return { reply: refusal ?? "addressUnknown", reason: judgementReason(judgement, this.#secured.chain) };
+      return { reply: refusal ?? "addressUnknown", ...judgementReason(judgement, chain) };
     }
     const { identity } = judgement;
+    const partner = identity.partner.name;
     const parsed = parseMail(line);
-    if (parsed.kind === "refused") return { reply: parsed.reply, reason: { partner: identity.partner.name } };
-    return this.#begin(identity, parsed.command, policy, now);
+    if (parsed.kind === "refused") return { reply: parsed.reply, reason: { partner }, client: commandReason(line) };
+    const judged = this.#judgeMail(identity, parsed.command);
+    if (judged.reply !== "senderAccepted") return judged;
+    // What counts against the partner's limits comes last: a MAIL that is refused for another reason costs it nothing.
+    if (!this.#takeSeat(identity)) return { ...judged, reply: "rateExceeded", reason: { partner, of: "connections" } };
+    if (!policy.takeMessage(identity.partner, now.getTime())) {
+      return { ...judged, reply: "rateExceeded", reason: { partner, of: "messages" } };
+    }
+    this.#transaction = { identity, mail: parsed.command, recipients: new Map() };
+    return judged;
   }
 
-  #begin(identity: PeerIdentity, mail: MailCommand, policy: PolicyInForce, now: Date): Answer {
-    const { partner } = identity;
-    const reason = { partner: partner.name, client: { from: pathText(mail.reversePath) } };
-    if (mail.declaredBytes !== undefined && mail.declaredBytes > policy.messageBytesMax(partner)) {
-      return { reply: "tooLargeDeclared", reason: { ...reason, declaredBytes: mail.declaredBytes } };
+  #judgeMail({ partner }: PeerIdentity, mail: MailCommand): Answer {
+    const reason = { partner: partner.name };
+    const client = { from: pathText(mail.reversePath) };
+    if (mail.declaredBytes !== undefined && mail.declaredBytes > this.#context.policy.messageBytesMax(partner)) {
+      return { reply: "tooLargeDeclared", reason: { ...reason, declaredBytes: mail.declaredBytes }, client };
     }
     const verdict = judgeSender(partner, mail.reversePath);
-    if (verdict.kind === "refuse") return { reply: verdict.reply, reason };
-    if (!policy.takeMessage(partner, now.getTime())) return { reply: "rateExceeded", reason };
-    this.#identified = identity;
-    this.#transaction = { identity, mail, recipients: new Map() };
-    return { reply: "senderAccepted", reason: { ...reason, ...verdictReason(verdict) } };
+    if (verdict.kind === "refuse") return { reply: verdict.reply, reason, client };
+    return { reply: "senderAccepted", reason: { ...reason, ...verdictReason(verdict) }, client };
+  }
+
+  #countRcpt(line: Buffer): Answer {
+    const before = this.#transaction?.recipients.size;
+    const judged = this.#rcpt(line);
+    if (this.#transaction?.recipients.size === before) this.#idleRecipients += 1;
+    return judged;
   }
 
   /** RCPT: may this partner write to that? A recipient given twice is one recipient; the first one's wishes count. */
-  rcpt(line: Buffer, policy: PolicyInForce): Answer {
+  #rcpt(line: Buffer): Answer {
     const transaction = this.#transaction;
     if (transaction === undefined) return { reply: "mailFirst", reason: {} };
     const { partner } = transaction.identity;
+    const reason = { partner: partner.name };
     const parsed = parseRcpt(line, transaction.mail.smtpUtf8);
-    if (parsed.kind === "refused") return { reply: parsed.reply, reason: { partner: partner.name } };
+    if (parsed.kind === "refused") return { reply: parsed.reply, reason, client: commandReason(line) };
     const { forwardPath, notify, originalRecipient } = parsed.command;
-    const reason = { partner: partner.name, client: { to: pathText(forwardPath) } };
-    const verdict = judgeRecipient(partner, policy.routes, forwardPath);
-    if (verdict.kind === "refuse") return { reply: verdict.reply, reason };
+    const client = { to: pathText(forwardPath) };
+    const verdict = judgeRecipient(partner, this.#context.policy.routes, forwardPath);
+    if (verdict.kind === "refuse") return { reply: verdict.reply, reason, client };
     const key = recipientKey(forwardPath);
     if (!transaction.recipients.has(key)) {
       // 452, not 552: the client may send the rest in another transaction (RFC 5321 §4.5.3.1.10).
-      if (transaction.recipients.size >= partner.limits.recipientsMax) return { reply: "tooManyRecipients", reason };
+      const isFull = transaction.recipients.size >= partner.limits.recipientsMax;
+      if (isFull) return { reply: "tooManyRecipients", reason, client };
       transaction.recipients.set(key, {
         path: forwardPath,
         ...(notify === undefined ? {} : { notify }),
         ...(originalRecipient === undefined ? {} : { originalRecipient }),
       });
     }
-    return { reply: "recipientAccepted", reason: { ...reason, ...verdictReason(verdict) } };
+    return { reply: "recipientAccepted", reason: { ...reason, ...verdictReason(verdict) }, client };
   }
 
   /** DATA: is there anything to receive a message for? */
-  data(line: Buffer): Answer {
-    if (line.toString("latin1").trim().length > "DATA".length) return { reply: "dataTakesNoArgument", reason: {} };
-    if (this.#transaction === undefined) return { reply: "mailFirst", reason: {} };
-    if (this.#transaction.recipients.size === 0) return { reply: "recipientFirst", reason: {} };
-    return { reply: "startData", reason: { partner: this.#transaction.identity.partner.name } };
+  #data(): Step {
+    const transaction = this.#transaction;
+    if (this.#greeting === undefined) return answer("heloFirst");
+    if (transaction === undefined) return answer("mailFirst");
+    if (transaction.recipients.size === 0) return answer("recipientFirst");
+    return { kind: "content", transaction, greeting: this.#greeting };
   }
 }
 
@@ -140,43 +243,10 @@ export function envelopeOf({ mail, recipients }: Transaction): Envelope {
   };
 }
 
+function answer(reply: ReplyName): Step {
+  return { kind: "answer", answer: { reply, reason: {} } };
+}
+
 function recipientKey(path: ForwardPath): string {
   return path.kind === "postmaster" ? "postmaster" : mailboxKey(path.mailbox);
-}
-
-function verdictReason(verdict: Verdict): Record<string, unknown> {
-  if (verdict.kind === "observed") return { observed: verdict.reply };
-  if (verdict.kind === "refuse") return { refused: verdict.reply };
-  const { because } = verdict;
-  return {
-    rule: typeof because === "string" ? because : `${because.text} (${because.source.file}:${because.source.line})`,
-  };
-}
-
-/** For the operator: who it would have been, and the pin to enrol if the certificate is the right one. */
-function judgementReason(judgement: PeerJudgement, chain: readonly X509Certificate[]): Record<string, unknown> {
-  const leaf = chain[0];
-  const shown =
-    leaf === undefined
-      ? {}
-      : {
-          client: { subject: leaf.subject.slice(0, 500), issuer: leaf.issuer.slice(0, 500), validTo: leaf.validTo },
-          spki: spkiDigest(leaf),
-          certificate: certificateDigest(leaf),
-        };
-  switch (judgement.kind) {
-    case "partner":
-      return { partner: judgement.identity.partner.name };
-    case "noCertificate":
-    case "unknownCertificate":
-      return { cause: judgement.kind, addressOf: judgement.addressOf.map(({ name }) => name), ...shown };
-    case "wrongAddress":
-      return { cause: judgement.kind, partner: judgement.partner.name, ...shown };
-    case "expired":
-      return { cause: judgement.kind, partner: judgement.partner.name, since: judgement.since.toISOString(), ...shown };
-    case "notYetValid":
-      return { cause: judgement.kind, partner: judgement.partner.name, from: judgement.from.toISOString(), ...shown };
-    case "unknownAddress":
-      return { cause: judgement.kind };
-  }
 }

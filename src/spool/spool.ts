@@ -72,11 +72,13 @@ export interface ClaimedMessage {
   readonly pending: readonly PendingRecipient[];
   /** Whether a delay has been reported to the sender already. */
   readonly delayReported: boolean;
+  /** The operator wants it sent back: its recipients are to be settled as failed, and reported, without an attempt. */
+  readonly request?: "bounce";
   /** The whole wire form, for a message that fits in memory; undefined for one that is streamed. */
   readonly content: Buffer | undefined;
   /**
    * Streams the wire form; verifies the checksum before the last piece is given out, and throws a SpoolFault of kind
-   * `damaged` instead of giving it.
+   * `damaged` instead of giving it; also when the content is missing or is no file.
    */
   readContent(): AsyncIterable<Buffer>;
 }
@@ -122,7 +124,10 @@ export interface ClaimRequest {
 /** A line of `queue list`. */
 export interface QueueEntry {
   readonly meta: MessageMeta;
+  /** `incoming`: not taken yet. `active`: taken and not tried to its end. `held`: waits for the operator. */
   readonly state: "incoming" | "active" | "deferred" | "held";
+  /** What the operator wants done, as long as the deliverer has not done it. */
+  readonly request: "hold" | "remove" | "bounce" | null;
   readonly recipients: ReadonlyArray<{
     readonly index: RecipientIndex;
     readonly state: RecipientState["kind"];
@@ -133,24 +138,94 @@ export interface QueueEntry {
   }>;
 }
 
-/** The deliverer's side. One process at a time; a second one fails to open it. */
+/** `queue show`. */
+export interface QueueDetails extends QueueEntry {
+  readonly attempts: readonly AttemptRecord[];
+}
+
+/** Which messages an operator means: those to which all that is given applies. */
+export interface QueueSelection {
+  readonly ids?: readonly string[];
+  /** Whom it came from; null: reports of our own. */
+  readonly partner?: string | null;
+  /** A recipient that waits goes by this route. Only what has been tried has one. */
+  readonly route?: string;
+  readonly receivedBeforeMs?: number;
+  /** A recipient that waits: an address, `@` and a domain, or `postmaster`. */
+  readonly recipient?: string;
+  readonly state?: QueueEntry["state"];
+}
+
+/**
+ * `done`: it is so, at once. `requested`: the deliverer has it in hand or has not looked at it yet, and will do it before
+ * it tries the message again. `unchanged`: there was nothing to do.
+ */
+export interface QueueChange {
+  readonly id: string;
+  readonly outcome: "done" | "requested" | "unchanged";
+}
+
+/** The operator's side: works beside a deliverer in another process, and never touches a message that this one has in hand. */
+export interface QueueAdmin {
+  /** First those that nobody has tried yet, then those that wait, each oldest first. */
+  list(selection?: QueueSelection): AsyncIterable<QueueEntry>;
+  show(id: string): Promise<QueueDetails | undefined>;
+  /** Keeps messages from being tried until they are released. */
+  hold(selection: QueueSelection): Promise<QueueChange[]>;
+  /** Makes held messages due, and takes back a request that has not been honoured yet. */
+  release(selection: QueueSelection): Promise<QueueChange[]>;
+  /** Makes deferred messages due; held ones stay held. */
+  retry(selection: QueueSelection): Promise<QueueChange[]>;
+  /** Drops messages without a word to anybody. */
+  remove(selection: QueueSelection): Promise<QueueChange[]>;
+  /** Sends messages back: the deliverer reports them as failed. */
+  bounce(selection: QueueSelection): Promise<QueueChange[]>;
+  close(): void;
+}
+
+/** Octets in use. */
+export interface SpoolUsage {
+  /** Of all files. */
+  readonly totalBytes: number;
+  /** Of the messages that are not settled, by the partner they came from; "" stands for reports of our own. */
+  readonly partnerBytes: ReadonlyMap<string, number>;
+}
+
+/**
+ * The deliverer's side. One process at a time; a second one fails to open it. Claims may fail with a SpoolFault: nothing is
+ * claimed then, and it can be tried again, but for kind `damaged`: the driver's own records are, the process should end,
+ * and its successor mends them.
+ */
 export interface Spool {
-  /** The drop-box, for reports of our own. */
+  /** The drop-box for reports of our own. */
   readonly dropBox: DropBox;
-  /** Takes messages that nobody has tried yet, oldest first. */
+  /** Takes messages that nobody has tried yet, oldest first. Reads `nowMs` as the time. */
   claimNew(request: ClaimRequest): Promise<ClaimedMessage[]>;
-  /** Takes deferred messages that are due, fairly among partners and routes; not those of `busyRoutes`. */
+  /**
+   * Takes deferred messages that are due, fairly among partners and routes, and not those of `busyRoutes`; and what the
+   * operator wants bounced.
+   */
   claimDue(request: ClaimRequest & { readonly busyRoutes: readonly string[] }): Promise<ClaimedMessage[]>;
-  /** Settles recipients of a claimed message for good: at once, before anything else is done with them. */
+  /**
+   * Settles recipients of a claimed message for good: at once, before anything else is done with them. What the disk does
+   * not take is kept and tried again, and nothing is claimed before it has been.
+   */
   settle(message: ClaimedMessage, recipients: readonly RecipientIndex[], state: "delivered" | "failed"): void;
-  /** Puts a claimed message back: what is not settled is deferred; a message with nothing left is retired. */
+  /**
+   * Puts a claimed message back: what is not settled is deferred; a message with nothing left is retired. What the disk
+   * does not take is kept and tried again, and nothing is claimed before it has been. Throws only if the call itself is
+   * wrong: a message that is not claimed, a recipient neither settled nor deferred, a time that is none.
+   */
   putBack(message: ClaimedMessage, putBack: PutBack): Promise<void>;
-  /** Moves a message that failed its check to where a person looks at it. */
+  /** Moves a message that failed its check to where a person looks at it; in place of `putBack`. */
   setAside(message: ClaimedMessage, reason: string): Promise<void>;
   /** When the next deferred message is due, in milliseconds since 1970; undefined: none is deferred. */
   nextDueAtMs(): number | undefined;
+  /** What is taken and not settled; what is in the drop-box not counted. */
+  usage(): SpoolUsage;
   /** Calls `onHint` when something may have arrived. Only a hint: the deliverer scans in any case. */
   watch(onHint: () => void): { close(): void };
+  /** What is claimed and was not put back is found again by the next to open it. */
   close(): Promise<void>;
 }
 

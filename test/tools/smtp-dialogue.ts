@@ -3,9 +3,10 @@
  * Every wait has a deadline. Replies are read whole (all lines of a multi-line reply, joined by LF, without CR).
  */
 import { connect, type Socket } from "node:net";
-import { connect as connectTls, type TLSSocket } from "node:tls";
+import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
 
 export interface ClientCertificate {
+  /** PEM, with intermediates behind the leaf if there are any. */
   readonly cert: string;
   readonly key: string;
 }
@@ -17,7 +18,7 @@ export class SmtpDialogue {
   #received = "";
   #closed = false;
   #wake: () => void = () => undefined;
-  #trace: (direction: "sent" | "received", line: string) => void = () => undefined;
+  #witness: ((direction: "sent" | "received", line: string) => void) | undefined;
 
   private constructor(socket: Socket | TLSSocket) {
     this.#socket = socket;
@@ -26,33 +27,28 @@ export class SmtpDialogue {
 
   /** Connects from a loopback address that stands for the partner's host. */
   static async open(to: { address: string; port: number }, from = "127.0.0.1"): Promise<SmtpDialogue> {
-    const socket = connect({ host: to.address, port: to.port, localAddress: from });
-    await new Promise((resolve, reject) => socket.once("connect", resolve).once("error", reject));
-    return new SmtpDialogue(socket);
+    return new SmtpDialogue(await connectFrom(to, from));
   }
 
+  /** Connects with TLS from the first octet; fails if there is no handshake. */
   static async openTls(
     to: { address: string; port: number },
     from: string,
     certificate?: ClientCertificate,
+    options?: ConnectionOptions,
   ): Promise<SmtpDialogue> {
-    const socket = connectTls({
-      host: to.address,
-      port: to.port,
-      localAddress: from,
-      rejectUnauthorized: false,
-      ...certificate,
-    });
-    await new Promise((resolve, reject) => socket.once("secureConnect", resolve).once("error", reject));
-    return new SmtpDialogue(socket);
+    return new SmtpDialogue(await handshake(await connectFrom(to, from), certificate, options));
+  }
+
+  /** Has every line told, as it is sent or read, without CRLF, decoded as UTF-8. */
+  trace(witness: (direction: "sent" | "received", line: string) => void): void {
+    this.#witness = witness;
   }
 
   /** STARTTLS is to have been answered with 220 already. */
-  async secure(certificate?: ClientCertificate): Promise<void> {
+  async secure(certificate?: ClientCertificate, options?: ConnectionOptions): Promise<void> {
     this.#socket.removeAllListeners();
-    const socket = connectTls({ socket: this.#socket, rejectUnauthorized: false, ...certificate });
-    await new Promise((resolve, reject) => socket.once("secureConnect", resolve).once("error", reject));
-    this.#socket = socket;
+    this.#socket = await handshake(this.#socket, certificate, options);
     this.#listen();
   }
 
@@ -65,32 +61,33 @@ export class SmtpDialogue {
     await this.say(`EHLO ${name}`);
   }
 
-  /** Shows everything that is said and answered, a line at a time. */
-  trace(show: (direction: "sent" | "received", line: string) => void): void {
-    this.#trace = show;
-  }
-
   /** Sends a line and gives the reply to it. */
   async say(line: string): Promise<string> {
     this.write(`${line}\r\n`);
-    return await this.reply();
+    return this.reply();
   }
 
   /** Sends octets as they are: a string stands for its latin1 octets. */
-  write(octets: string | Buffer): void {
-    const bytes = typeof octets === "string" ? Buffer.from(octets, "latin1") : octets;
-    for (const line of bytes.toString("utf8").trimEnd().split("\r\n")) this.#trace("sent", line);
-    this.#socket.write(bytes);
+  write(octets: string | Buffer, taken?: () => void): void {
+    const buffer = typeof octets === "string" ? Buffer.from(octets, "latin1") : octets;
+    this.#tell("sent", buffer);
+    this.#socket.write(buffer, taken);
+  }
+
+  /** Sends octets, and resolves when the system has taken them: what is written next travels apart from them. */
+  async writeApart(octets: string | Buffer): Promise<void> {
+    await new Promise<void>((resolve) => this.write(octets, resolve));
+    await new Promise<void>((resolve) => setImmediate(resolve));
   }
 
   /** The next reply; fails if the connection ends or nothing comes in time. */
   async reply(): Promise<string> {
     for (;;) {
-      const match = /^(?:\d{3}-[^\n]*\n)*\d{3}(?: [^\n]*)?\n/.exec(this.#received);
+      const match = /^(?:\d{3}-[^\n]*\n)*\d{3}(?: [^\n]*)?\r\n/.exec(this.#received);
       if (match !== null) {
         this.#received = this.#received.slice(match[0].length);
-        for (const line of match[0].trimEnd().split("\n")) this.#trace("received", line);
-        return match[0].trimEnd();
+        this.#tell("received", Buffer.from(match[0], "latin1"));
+        return match[0].replaceAll("\r\n", "\n").trimEnd();
       }
       if (this.#closed) throw new Error(`the connection ended; unread: ${JSON.stringify(this.#received)}`);
       await this.#somethingHappens("a reply");
@@ -100,10 +97,13 @@ export class SmtpDialogue {
   /** Resolves when the other side has closed; gives what was not read. */
   async closed(): Promise<string> {
     while (!this.#closed) await this.#somethingHappens("the end of the connection");
-    return this.#received;
+    return this.#received.replaceAll("\r\n", "\n");
   }
 
-  /** A whole transaction; gives the reply to the end of data. `content` is wire form without the final dot. */
+  /**
+   * A whole transaction; gives the reply to the end of data, or the first refusal. `content` is wire form without the
+   * final dot; `parameters` of MAIL begin with a space.
+   */
   async send(
     content: string | Buffer,
     from = "a@acme.example",
@@ -120,7 +120,7 @@ export class SmtpDialogue {
     if (!data.startsWith("354")) return data;
     this.write(content);
     this.write(".\r\n");
-    return await this.reply();
+    return this.reply();
   }
 
   close(): void {
@@ -131,9 +131,14 @@ export class SmtpDialogue {
     return this.#socket;
   }
 
+  #tell(direction: "sent" | "received", octets: Buffer): void {
+    if (this.#witness === undefined) return;
+    for (const line of octets.toString().trimEnd().split("\r\n")) this.#witness(direction, line);
+  }
+
   #listen(): void {
     this.#socket.on("data", (octets: Buffer) => {
-      this.#received += octets.toString("latin1").replaceAll("\r\n", "\n");
+      this.#received += octets.toString("latin1");
       this.#wake();
     });
     const ended = () => {
@@ -152,4 +157,27 @@ export class SmtpDialogue {
       };
     });
   }
+}
+
+async function connectFrom(to: { address: string; port: number }, from: string): Promise<Socket> {
+  const socket = connect({ host: to.address, port: to.port, localAddress: from });
+  socket.setNoDelay(true);
+  await new Promise((resolve, reject) => socket.once("connect", resolve).once("error", reject));
+  return socket;
+}
+
+async function handshake(
+  socket: Socket,
+  certificate: ClientCertificate | undefined,
+  options: ConnectionOptions | undefined,
+): Promise<TLSSocket> {
+  socket.on("error", () => undefined); // it comes through the TLS socket, too
+  const secured = connectTls({ socket, rejectUnauthorized: false, ...certificate, ...options });
+  await new Promise<void>((resolve, reject) => {
+    secured
+      .once("secureConnect", resolve)
+      .once("error", reject)
+      .once("close", () => reject(new Error("the connection ended in the TLS handshake")));
+  });
+  return secured;
 }

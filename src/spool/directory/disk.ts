@@ -1,15 +1,17 @@
 /**
  * Every file operation of the directory driver, behind one small interface, so that tests can record them, rebuild what a
- * crash would leave, and make them fail. `nodeDisk` is the real one.
+ * crash would leave, and make them fail. `nodeDisk` is the real one. (The index is SQLite's own affair.)
  *
  * All opens are O_NOFOLLOW and refuse what is not a regular file: a link planted in the spool is never followed.
  * Fails with the system's error (`code`).
  */
 import { closeSync, constants, openSync, writeSync } from "node:fs";
-import { open, readdir, rename, stat, unlink, type FileHandle } from "node:fs/promises";
+import { lstat, mkdir, open, readdir, rename, unlink, type FileHandle } from "node:fs/promises";
 import { syncDirectory } from "../../files/durable.ts";
 
 export interface Disk {
+  /** Makes a folder, mode 0700, whose parent exists; false: it was there. */
+  makeFolder(path: string): Promise<boolean>;
   /** Creates a file that must not exist, for writing, mode 0600. */
   create(path: string): Promise<DraftFile>;
   rename(from: string, to: string): Promise<void>;
@@ -17,7 +19,8 @@ export interface Disk {
   unlink(path: string): Promise<void>;
   syncDirectory(path: string): Promise<void>;
   list(path: string): Promise<string[]>;
-  exists(path: string): Promise<boolean>;
+  /** Octets of what stands there, without following a link; undefined: nothing does. */
+  sizeOf(path: string): Promise<number | undefined>;
   openForReading(path: string): Promise<StoredFile>;
   /** Opens a file whose marks are overwritten in place. */
   openMarks(path: string): MarkFile;
@@ -38,11 +41,20 @@ export interface StoredFile {
 
 export interface MarkFile {
   write(position: number, mark: Buffer): void;
+  /** What was written to the file, by whatever handle, is on stable storage afterwards. */
   sync(): Promise<void>;
   close(): void;
 }
 
 export const nodeDisk: Disk = {
+  makeFolder: (path) =>
+    mkdir(path, { mode: 0o700 }).then(
+      () => true,
+      (error: unknown) => {
+        if (systemCode(error) === "EEXIST") return false;
+        throw error;
+      },
+    ),
   async create(path) {
     const handle = await open(
       path,
@@ -63,29 +75,33 @@ export const nodeDisk: Disk = {
   },
   syncDirectory,
   list: (path) => readdir(path),
-  exists: (path) =>
-    stat(path).then(
-      () => true,
+  sizeOf: (path) =>
+    lstat(path).then(
+      ({ size }) => size,
       (error: unknown) => {
-        if (systemCode(error) === "ENOENT") return false;
+        if (systemCode(error) === "ENOENT") return undefined;
         throw error;
       },
     ),
   async openForReading(path) {
+    // Before it is opened: opening a device may do something, and a socket cannot be opened at all.
+    if (!(await lstat(path)).isFile()) throw notRegular(path);
     const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-    const status = await handle.stat();
-    if (!status.isFile()) {
+    try {
+      const status = await handle.stat();
+      if (!status.isFile()) throw notRegular(path);
+      return {
+        sizeBytes: status.size,
+        read: (position, length) => readExactly(handle, position, length),
+        close: () => handle.close(),
+      };
+    } catch (error) {
       await handle.close();
-      throw Object.assign(new Error(`${path} is not a regular file`), { code: "EFTYPE" });
+      throw error;
     }
-    return {
-      sizeBytes: status.size,
-      read: (position, length) => readExactly(handle, position, length),
-      close: () => handle.close(),
-    };
   },
   openMarks(path) {
-    const descriptor = openSync(path, constants.O_WRONLY | constants.O_NOFOLLOW);
+    const descriptor = openSync(path, constants.O_WRONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     return {
       write(position, mark) {
         if (writeSync(descriptor, mark, 0, mark.length, position) !== mark.length) throw new Error("short write");
@@ -100,6 +116,10 @@ export const nodeDisk: Disk = {
 export function systemCode(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("code" in error)) return undefined;
   return typeof error.code === "string" ? error.code : undefined;
+}
+
+function notRegular(path: string): Error {
+  return Object.assign(new Error(`${path} is not a regular file`), { code: "EFTYPE" });
 }
 
 /** Syncs a file by a handle of its own: what was written to it through any other is flushed too. */

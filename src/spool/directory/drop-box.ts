@@ -10,7 +10,10 @@ import { newQueueId } from "../queue-id.ts";
 import { SpoolFault, type Draft, type DraftMessage, type DropBox, type MessageMeta } from "../spool.ts";
 import { encodeRecord } from "./batch.ts";
 import { nodeDisk, type Disk, type DraftFile } from "./disk.ts";
-import { GroupCommit, spoolFault } from "./group-commit.ts";
+import { spoolFault } from "./fault.ts";
+import { GroupCommit, type CommittedBatch } from "./group-commit.ts";
+import { takeLock, type Lock } from "./lock.ts";
+import { batchesAmong, readName } from "./names.ts";
 
 export const inlineBytesMax = 64 * 1024;
 
@@ -19,6 +22,10 @@ export interface DropBoxOptions {
   readonly directory: string;
   readonly disk?: Disk;
   readonly now?: () => number;
+  /** A batch's name, by the id of its first message; the id itself unless told otherwise. */
+  readonly nameBatch?: (id: string) => string;
+  /** Called when a batch is on stable storage, before the commits resolve. */
+  readonly onCommitted?: (batch: CommittedBatch) => void;
 }
 
 export class DirectoryDropBox implements DropBox {
@@ -27,13 +34,19 @@ export class DirectoryDropBox implements DropBox {
   readonly #now: () => number;
   readonly #group: GroupCommit;
   readonly #drafts = new Set<DirectoryDraft>();
+  #lock: Lock | undefined;
   #closed = false;
 
   constructor(options: DropBoxOptions) {
     this.#disk = options.disk ?? nodeDisk;
     this.#directory = options.directory;
     this.#now = options.now ?? Date.now;
-    this.#group = new GroupCommit(this.#disk, this.#directory);
+    this.#group = new GroupCommit({
+      disk: this.#disk,
+      directory: this.#directory,
+      nameBatch: options.nameBatch ?? ((id) => id),
+      onCommitted: options.onCommitted ?? (() => undefined),
+    });
   }
 
   receive(): Draft {
@@ -47,25 +60,44 @@ export class DirectoryDropBox implements DropBox {
 
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#group.idle();
-    await Promise.all([...this.#drafts].map((draft) => draft.discard()));
+    await Promise.all([...this.#drafts].map((draft) => draft.end()));
+    this.#lock?.release();
+    this.#lock = undefined;
   }
 
-  /** Removes what a receiver that died left of messages whose senders never got a 250. To be called before `receive`. */
+  /**
+   * Removes what a receiver that died left of messages whose senders never got a 250. To be called before `receive`.
+   * From then on until `close` the drop-box is this process's alone: a second receiver would remove what this one is
+   * writing, and fails with a SpoolFault of kind `locked`.
+   */
   async removeLeftovers(): Promise<number> {
-    const names = (await this.#disk.list(this.#directory)).filter((name) => /\.(?:part|tmp)$/.test(name));
-    for (const name of names) await this.#disk.unlink(join(this.#directory, name));
-    return names.length;
+    this.#lock ??= takeLock(join(this.#directory, "lock.sqlite"), "another receiver is at work on this spool");
+    const names = await this.#disk.list(this.#directory);
+    const batches = new Set(batchesAmong(names));
+    const leftovers = names.filter((name) => {
+      const file = readName(name);
+      // The deliverer takes contents before their batch: if the batch is not here, a content of it was never committed.
+      return file?.kind === "draft" || (file?.kind === "content" && !batches.has(file.batch));
+    });
+    for (const name of leftovers) await this.#disk.unlink(join(this.#directory, name));
+    return leftovers.length;
   }
 }
 
+type DraftPhase =
+  | { readonly kind: "open" }
+  | { readonly kind: "committing"; readonly done: Promise<unknown> }
+  | { readonly kind: "discarding"; readonly done: Promise<void> }
+  | { readonly kind: "ended" };
+
 class DirectoryDraft implements Draft {
   readonly id: string;
-  readonly #path: string;
+  readonly #part: string;
   readonly #disk: Disk;
   readonly #group: GroupCommit;
   readonly #ended: () => void;
   readonly #hash: Hash = createHash("sha256");
+  #phase: DraftPhase = { kind: "open" };
   #pieces: Buffer[] = [];
   #wireBytes = 0;
   /** Set when the draft has outgrown memory: all its writes, in order. */
@@ -73,13 +105,14 @@ class DirectoryDraft implements Draft {
 
   constructor(id: string, directory: string, disk: Disk, group: GroupCommit, ended: () => void) {
     this.id = id;
-    this.#path = join(directory, id);
+    this.#part = join(directory, `${id}.part`);
     this.#disk = disk;
     this.#group = group;
     this.#ended = ended;
   }
 
   write(wire: Buffer): Promise<void> | undefined {
+    if (this.#phase.kind !== "open") return Promise.reject(this.#closedFault());
     this.#hash.update(wire);
     this.#wireBytes += wire.length;
     if (this.#file === undefined) {
@@ -87,12 +120,30 @@ class DirectoryDraft implements Draft {
       if (this.#wireBytes <= inlineBytesMax) return undefined;
       const pieces = this.#pieces;
       this.#pieces = [];
-      return this.#append(this.#disk.create(`${this.#path}.part`), pieces);
+      return this.#append(this.#disk.create(this.#part), pieces);
     }
     return this.#append(this.#file, [wire]);
   }
 
-  async commit(message: DraftMessage): Promise<MessageMeta> {
+  commit(message: DraftMessage): Promise<MessageMeta> {
+    if (this.#phase.kind !== "open") return Promise.reject(this.#closedFault());
+    const done = this.#commit(message);
+    this.#phase = { kind: "committing", done: done.catch(() => undefined) }; // the caller has the failure
+    return done;
+  }
+
+  async discard(): Promise<void> {
+    if (this.#phase.kind === "open") this.#phase = { kind: "discarding", done: this.#discard() };
+    if (this.#phase.kind === "discarding") await this.#phase.done;
+  }
+
+  /** For the close of the drop-box: a commit under way is waited for, whatever else there is is given up. */
+  async end(): Promise<void> {
+    if (this.#phase.kind === "committing") await this.#phase.done;
+    else await this.discard();
+  }
+
+  async #commit(message: DraftMessage): Promise<MessageMeta> {
     const meta: MessageMeta = {
       ...message,
       id: this.id,
@@ -100,25 +151,27 @@ class DirectoryDraft implements Draft {
       sha256: this.#hash.digest("hex"),
     };
     try {
-      if (this.#file !== undefined) await this.#finishFile(this.#file);
-      await this.#group.add(this.id, encodeRecord(meta, this.#file === undefined ? this.#pieces : undefined));
+      if (this.#file !== undefined) await finish(await this.#file);
+      await this.#group.add({
+        meta,
+        record: encodeRecord(meta, this.#file === undefined ? this.#pieces : undefined),
+        contentPart: this.#file === undefined ? undefined : this.#part,
+      });
       return meta;
     } catch (error) {
-      await this.#removeFiles();
+      await this.#removePart();
       throw spoolFault(error);
     } finally {
-      this.#pieces = [];
-      this.#ended();
+      this.#end();
     }
   }
 
-  async discard(): Promise<void> {
-    this.#pieces = [];
+  async #discard(): Promise<void> {
     if (this.#file !== undefined) {
       await this.#file.then((file) => file.close()).catch(() => undefined); // a failed write has closed it already
-      await this.#removeFiles();
+      await this.#removePart();
     }
-    this.#ended();
+    this.#end();
   }
 
   async #append(opened: Promise<DraftFile>, pieces: readonly Buffer[]): Promise<void> {
@@ -137,19 +190,26 @@ class DirectoryDraft implements Draft {
     });
   }
 
-  async #finishFile(opened: Promise<DraftFile>): Promise<void> {
-    const file = await opened;
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await this.#disk.rename(`${this.#path}.part`, `${this.#path}.content`);
+  async #removePart(): Promise<void> {
+    if (this.#file === undefined) return;
+    await this.#disk.unlink(this.#part).catch(() => undefined); // swept at the next start
   }
 
-  async #removeFiles(): Promise<void> {
-    for (const suffix of [".part", ".content"]) {
-      await this.#disk.unlink(`${this.#path}${suffix}`).catch(() => undefined); // swept at the next start
-    }
+  #end(): void {
+    this.#phase = { kind: "ended" };
+    this.#pieces = [];
+    this.#ended();
+  }
+
+  #closedFault(): SpoolFault {
+    return new SpoolFault("closed", `message ${this.id} has been given up or committed already`);
+  }
+}
+
+async function finish(file: DraftFile): Promise<void> {
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }

@@ -1,114 +1,81 @@
 /**
  * The deliverer's index of what was not settled at the first attempt: when each recipient is due, how often it was tried,
- * and what was said. SQLite, one file, WAL with full syncs: a transaction that has returned is on stable storage.
+ * and what was said. And what an operator wants done with a message, until the deliverer has done it.
  *
  * The index decides *when*; the marks in the batch files decide *whether*. It can be rebuilt without it (docs/spool.md).
  * Its queries cost the logarithm of the queue's length.
  */
-import { DatabaseSync, type SQLInputValue } from "node:sqlite";
-import type { AttemptRecord, Deferral, MessageMeta, RecipientIndex } from "../spool.ts";
+import type { AttemptRecord, Deferral, MessageMeta } from "../spool.ts";
+import { stringOf } from "./index-database.ts";
+import { IndexReader, readAction, type RequestedAction } from "./index-reader.ts";
 
-const schema = `
-  PRAGMA journal_mode = WAL;
-  PRAGMA synchronous = FULL;
-  PRAGMA foreign_keys = ON;
-  PRAGMA busy_timeout = 5000;
-  CREATE TABLE IF NOT EXISTS batch (
-    name TEXT PRIMARY KEY,
-    examined INTEGER NOT NULL
-  ) STRICT, WITHOUT ROWID;
-  CREATE TABLE IF NOT EXISTS message (
-    id TEXT PRIMARY KEY,
-    batch TEXT NOT NULL,
-    offset INTEGER NOT NULL,
-    length INTEGER NOT NULL,
-    partner TEXT NOT NULL,
-    bytes INTEGER NOT NULL,
-    received_at INTEGER NOT NULL,
-    held INTEGER NOT NULL DEFAULT 0,
-    delay_reported INTEGER NOT NULL DEFAULT 0
-  ) STRICT, WITHOUT ROWID;
-  CREATE INDEX IF NOT EXISTS message_batch ON message (batch);
-  CREATE TABLE IF NOT EXISTS recipient (
-    message TEXT NOT NULL REFERENCES message ON DELETE CASCADE,
-    position INTEGER NOT NULL,
-    route TEXT NOT NULL,
-    partner TEXT NOT NULL,
-    attempts INTEGER NOT NULL,
-    next_attempt_at INTEGER NOT NULL,
-    held INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (message, position)
-  ) STRICT, WITHOUT ROWID;
-  CREATE INDEX IF NOT EXISTS recipient_due ON recipient (held, route, partner, next_attempt_at);
-  CREATE TABLE IF NOT EXISTS attempt (
-    message TEXT NOT NULL REFERENCES message ON DELETE CASCADE,
-    at INTEGER NOT NULL,
-    recipients TEXT NOT NULL,
-    server TEXT,
-    text TEXT NOT NULL
-  ) STRICT;
-  CREATE INDEX IF NOT EXISTS attempt_message ON attempt (message);
-`;
-
-/** Where a message stands, and whose it is. */
-export interface IndexedMessage {
-  readonly id: string;
-  readonly batch: string;
-  readonly offset: number;
-  readonly length: number;
-  readonly held: boolean;
-  readonly delayReported: boolean;
+export interface Lane {
+  readonly route: string;
+  readonly partner: string;
 }
 
-export interface IndexedRecipient {
-  readonly index: RecipientIndex;
-  readonly route: string | null;
-  readonly attempts: number;
-  readonly nextAttemptAtMs: number;
-}
-
-/** One message's change: the recipients that stay, and those that are settled. */
+/** One message's change: the recipients that stay, those that are settled, and the request that is answered by it. */
 export interface IndexChange {
   readonly meta: MessageMeta;
-  readonly place: { readonly batch: string; readonly offset: number; readonly length: number };
+  readonly place: {
+    readonly batch: string;
+    readonly batchBytes: number;
+    readonly offset: number;
+    readonly length: number;
+  };
   readonly deferred: readonly Deferral[];
   readonly attempts: readonly AttemptRecord[];
   readonly delayReported: boolean;
+  readonly answered: RequestedAction | undefined;
+  readonly nowMs: number;
 }
 
-export class QueueIndex {
-  readonly #database: DatabaseSync;
-  readonly #statements = new Map<string, ReturnType<DatabaseSync["prepare"]>>();
-
-  /** Opens or creates the index. Throws what SQLite throws; `isIntact` tells a damaged one. */
-  constructor(file: string, options: { readonly readOnly?: boolean } = {}) {
-    this.#database = new DatabaseSync(file, { readOnly: options.readOnly ?? false });
-    this.#database.exec(options.readOnly === true ? "PRAGMA busy_timeout = 5000" : schema);
+const textMax = 2_000;
+export class QueueIndex extends IndexReader {
+  /** Opens the index, or makes it. Throws a SpoolFault. */
+  constructor(file: string) {
+    super(file, "make");
   }
 
-  isIntact(): boolean {
-    return this.#all("PRAGMA quick_check(1)").every((row) => row["quick_check"] === "ok");
-  }
-
-  close(): void {
-    this.#database.close();
-  }
+  // ── what was put back ──────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Writes all changes in one transaction: durable when it returns, all or none. */
   apply(changes: readonly IndexChange[]): void {
-    this.#transaction(() => {
+    this.database.transaction(() => {
       for (const change of changes) this.#apply(change);
     });
   }
 
-  #apply({ meta, place, deferred, attempts, delayReported }: IndexChange): void {
+  #apply(change: IndexChange): void {
+    const { meta, deferred, attempts, answered } = change;
+    if (answered !== undefined) {
+      this.database.run("DELETE FROM request WHERE message = ? AND action = ?", meta.id, answered);
+    }
     if (deferred.length === 0) {
-      this.#run("DELETE FROM message WHERE id = ?", meta.id);
+      this.#delete(meta.id);
       return;
     }
+    this.#put(change);
+    for (const { atMs, recipients, server, text } of attempts) {
+      this.database.run(
+        "INSERT INTO attempt (message, at, recipients, server, text) VALUES (?, ?, ?, ?, ?)",
+        meta.id,
+        Math.round(atMs),
+        JSON.stringify(recipients),
+        server,
+        text.slice(0, textMax),
+      );
+    }
+  }
+
+  #put({ meta, place, deferred, delayReported, nowMs }: IndexChange): void {
     const partner = meta.partner ?? "";
-    this.#run("INSERT INTO batch (name, examined) VALUES (?, 0) ON CONFLICT DO NOTHING", place.batch);
-    this.#run(
+    this.database.run(
+      "INSERT INTO batch (name, bytes, examined) VALUES (?, ?, 0) ON CONFLICT DO NOTHING",
+      place.batch,
+      place.batchBytes,
+    );
+    this.database.run(
       `INSERT INTO message (id, batch, offset, length, partner, bytes, received_at, delay_reported)
        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (id) DO UPDATE SET delay_reported = excluded.delay_reported`,
@@ -121,102 +88,93 @@ export class QueueIndex {
       meta.receivedAtMs,
       delayReported ? 1 : 0,
     );
-    const held = this.#get("SELECT held FROM message WHERE id = ?", meta.id)?.["held"] === 1 ? 1 : 0;
-    this.#run("DELETE FROM recipient WHERE message = ?", meta.id);
+    this.#answerHold(meta.id);
+    const held = this.database.get("SELECT held FROM message WHERE id = ?", meta.id)?.["held"] === 1 ? 1 : 0;
+    this.database.run("DELETE FROM recipient WHERE message = ?", meta.id);
     for (const { index, route, attempts: count, nextAttemptAtMs } of deferred) {
-      this.#run(
-        `INSERT INTO recipient (message, position, route, partner, attempts, next_attempt_at, held)
-         VALUES (?, ?, ?, ?, ?, ?, ?)`,
+      this.database.run(
+        `INSERT INTO recipient (message, position, route, partner, attempts, deferred_at, next_attempt_at, held)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
         meta.id,
         index,
         route ?? "",
         partner,
         count,
+        Math.round(nowMs),
         Math.round(nextAttemptAtMs),
         held,
       );
     }
-    for (const { atMs, recipients, server, text } of attempts) {
-      this.#run(
-        "INSERT INTO attempt (message, at, recipients, server, text) VALUES (?, ?, ?, ?, ?)",
-        meta.id,
-        atMs,
-        JSON.stringify(recipients),
-        server,
-        text,
-      );
-    }
   }
 
-  /** Keeps a message from being tried until an operator releases it. */
-  hold(id: string): void {
-    this.#transaction(() => {
-      this.#run("UPDATE message SET held = 1 WHERE id = ?", id);
-      this.#run("UPDATE recipient SET held = 1 WHERE message = ?", id);
+  #answerHold(id: string): void {
+    if (this.database.run("DELETE FROM request WHERE message = ? AND action = 'hold'", id) === 0) return;
+    this.database.run("UPDATE message SET held = 1 WHERE id = ?", id);
+    this.database.run("UPDATE recipient SET held = 1 WHERE message = ?", id);
+  }
+
+  #delete(id: string): void {
+    this.database.run("DELETE FROM message WHERE id = ?", id);
+    this.database.run("DELETE FROM request WHERE message = ?", id);
+  }
+
+  /** Takes messages out, whatever they wait for. */
+  remove(ids: readonly string[]): void {
+    this.database.transaction(() => {
+      for (const id of ids) this.#delete(id);
     });
   }
 
-  has(id: string): boolean {
-    return this.#get("SELECT 1 FROM message WHERE id = ?", id) !== undefined;
+  /** Puts the next attempt off for a message that cannot be read now. */
+  postpone(id: string, nowMs: number, untilMs: number): void {
+    this.database.run(
+      "UPDATE recipient SET deferred_at = ?, next_attempt_at = max(next_attempt_at, ?) WHERE message = ?",
+      Math.round(nowMs),
+      Math.round(untilMs),
+      id,
+    );
   }
 
-  /** Batches of which the index alone knows what is left. */
-  examinedBatches(): Set<string> {
-    return new Set(this.#all("SELECT name FROM batch WHERE examined = 1").map((row) => stringOf(row["name"])));
-  }
-
-  markExamined(batch: string): void {
-    this.#run("UPDATE batch SET examined = 1 WHERE name = ?", batch);
-  }
-
-  batchIsInUse(batch: string): boolean {
-    return this.#get("SELECT 1 FROM message WHERE batch = ? LIMIT 1", batch) !== undefined;
-  }
-
-  knowsBatch(batch: string): boolean {
-    return this.#get("SELECT 1 FROM batch WHERE name = ?", batch) !== undefined;
-  }
-
-  forgetBatch(batch: string): void {
-    this.#run("DELETE FROM batch WHERE name = ?", batch);
-  }
+  // ── what is due ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Every route and partner that has something deferred and not held; skips from one to the next in the index. */
-  lanes(): Array<{ route: string; partner: string }> {
-    const found: Array<{ route: string; partner: string }> = [];
-    let last: { route: string; partner: string } | undefined;
-    for (;;) {
-      const row =
-        last === undefined
-          ? this.#get("SELECT route, partner FROM recipient WHERE held = 0 ORDER BY route, partner LIMIT 1")
-          : this.#get(
-              `SELECT route, partner FROM recipient WHERE held = 0 AND (route, partner) > (?, ?)
-               ORDER BY route, partner LIMIT 1`,
-              last.route,
-              last.partner,
-            );
-      if (row === undefined) return found;
-      last = { route: stringOf(row["route"]), partner: stringOf(row["partner"]) };
-      found.push(last);
-    }
+  lanes(): Lane[] {
+    const found: Lane[] = [];
+    for (let lane = this.#laneAfter(undefined); lane !== undefined; lane = this.#laneAfter(lane)) found.push(lane);
+    return found;
   }
 
-  /** Ids of messages of one lane that are due, the longest due first. */
-  due(lane: { readonly route: string; readonly partner: string }, nowMs: number, countMax: number): string[] {
-    return this.#all(
+  #laneAfter(last: Lane | undefined): Lane | undefined {
+    const [where, values] =
+      last === undefined ? ["", []] : ["AND (route, partner) > (?, ?)", [last.route, last.partner]];
+    const row = this.database.get(
+      `SELECT route, partner FROM recipient WHERE held = 0 ${where} ORDER BY route, partner LIMIT 1`,
+      ...values,
+    );
+    return row === undefined ? undefined : { route: stringOf(row["route"]), partner: stringOf(row["partner"]) };
+  }
+
+  /** Ids of messages of one lane that are due and free to be claimed, and for which nothing is asked; longest due first. */
+  due({ route, partner }: Lane, nowMs: number, countMax: number, isFree: (id: string) => boolean): string[] {
+    const found = new Set<string>();
+    this.database.visit(
       `SELECT message FROM recipient WHERE held = 0 AND route = ? AND partner = ? AND next_attempt_at <= ?
-       ORDER BY next_attempt_at LIMIT ?`,
-      lane.route,
-      lane.partner,
-      nowMs,
-      countMax,
-    ).map((row) => stringOf(row["message"]));
+         AND NOT EXISTS (SELECT 1 FROM request WHERE request.message = recipient.message)
+       ORDER BY next_attempt_at`,
+      [route, partner, nowMs],
+      (row) => {
+        const id = stringOf(row["message"]);
+        if (isFree(id)) found.add(id);
+        return found.size < countMax ? "more" : "enough";
+      },
+    );
+    return [...found];
   }
 
   nextDueAtMs(): number | undefined {
     let earliest: number | undefined;
     for (const { route, partner } of this.lanes()) {
-      const row = this.#get(
+      const row = this.database.get(
         `SELECT next_attempt_at AS at FROM recipient WHERE held = 0 AND route = ? AND partner = ?
          ORDER BY next_attempt_at LIMIT 1`,
         route,
@@ -228,87 +186,74 @@ export class QueueIndex {
     return earliest;
   }
 
-  counts(): { deferred: number; held: number } {
-    const row = this.#get("SELECT count(*) AS all_messages, total(held) AS held FROM message");
-    const held = Number(row?.["held"]);
-    return { deferred: Number(row?.["all_messages"]) - held, held };
+  /**
+   * A wait that began after `latestMs` was set by a clock that has been set back since: it begins at `nowMs`. Reads every
+   * recipient; gives how many were moved.
+   */
+  moveWaits(latestMs: number, nowMs: number): number {
+    return this.database.run(
+      `UPDATE recipient SET next_attempt_at = ?1 + max(0, next_attempt_at - deferred_at), deferred_at = ?1
+       WHERE deferred_at > ?2`,
+      Math.round(nowMs),
+      Math.round(latestMs),
+    );
   }
 
-  message(id: string): IndexedMessage | undefined {
-    const row = this.#get("SELECT * FROM message WHERE id = ?", id);
-    return row === undefined ? undefined : readMessage(row);
+  // ── what the operator wants ────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Requests for messages that stand in the index and are free. */
+  requests(countMax: number, isFree: (id: string) => boolean): Array<{ id: string; action: RequestedAction }> {
+    const found: Array<{ id: string; action: RequestedAction }> = [];
+    // CROSS: the requests are few, and the messages many.
+    this.database.visit(
+      "SELECT request.message AS id, action FROM request CROSS JOIN message ON message.id = request.message",
+      [],
+      (row) => {
+        const id = stringOf(row["id"]);
+        if (isFree(id)) found.push({ id, action: readAction(row["action"]) });
+        return found.length < countMax ? "more" : "enough";
+      },
+    );
+    return found;
   }
 
-  /** All messages, oldest first, a page at a time. */
-  messagesAfter(id: string, countMax: number): IndexedMessage[] {
-    return this.#all("SELECT * FROM message WHERE id > ? ORDER BY id LIMIT ?", id, countMax).map(readMessage);
+  /** Requests for messages that the index does not know, or not yet. */
+  strayRequests(): string[] {
+    return this.database
+      .all("SELECT message FROM request WHERE NOT EXISTS (SELECT 1 FROM message WHERE id = request.message)")
+      .map((row) => stringOf(row["message"]));
   }
 
-  recipients(id: string): IndexedRecipient[] {
-    return this.#all("SELECT * FROM recipient WHERE message = ? ORDER BY position", id).map((row) => ({
-      index: Number(row["position"]),
-      route: stringOf(row["route"]) === "" ? null : stringOf(row["route"]),
-      attempts: Number(row["attempts"]),
-      nextAttemptAtMs: Number(row["next_attempt_at"]),
-    }));
+  forgetRequest(id: string): void {
+    this.database.run("DELETE FROM request WHERE message = ?", id);
   }
 
-  attempts(id: string): AttemptRecord[] {
-    return this.#all("SELECT * FROM attempt WHERE message = ? ORDER BY rowid", id).map((row) => ({
-      atMs: Number(row["at"]),
-      recipients: readPositions(stringOf(row["recipients"])),
-      server: row["server"] === null ? null : stringOf(row["server"]),
-      text: stringOf(row["text"]),
-    }));
+  hold(id: string): void {
+    this.database.transaction(() => this.#answerHold(id));
   }
 
-  #transaction(work: () => void): void {
-    this.#database.exec("BEGIN IMMEDIATE");
-    try {
-      work();
-      this.#database.exec("COMMIT");
-    } catch (error) {
-      if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
-      throw error;
-    }
+  // ── batches ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Examined batches of which nothing is left. */
+  idleBatches(): string[] {
+    return this.database
+      .all("SELECT name FROM batch WHERE examined = 1 AND NOT EXISTS (SELECT 1 FROM message WHERE batch = name)")
+      .map((row) => stringOf(row["name"]));
   }
 
-  #run(sql: string, ...values: SQLInputValue[]): void {
-    this.#prepare(sql).run(...values);
+  markExamined(batch: string): void {
+    this.database.run("UPDATE batch SET examined = 1 WHERE name = ?", batch);
   }
 
-  #get(sql: string, ...values: SQLInputValue[]): Record<string, unknown> | undefined {
-    return this.#prepare(sql).get(...values);
+  batchIsInUse(batch: string): boolean {
+    return this.database.get("SELECT 1 FROM message WHERE batch = ? LIMIT 1", batch) !== undefined;
   }
 
-  #all(sql: string, ...values: SQLInputValue[]): Array<Record<string, unknown>> {
-    return this.#prepare(sql).all(...values);
+  knowsBatch(batch: string): boolean {
+    return this.database.get("SELECT 1 FROM batch WHERE name = ?", batch) !== undefined;
   }
 
-  #prepare(sql: string): ReturnType<DatabaseSync["prepare"]> {
-    const statement = this.#statements.get(sql) ?? this.#database.prepare(sql);
-    this.#statements.set(sql, statement);
-    return statement;
+  forgetBatch(batch: string): void {
+    this.database.run("DELETE FROM batch WHERE name = ?", batch);
   }
-}
-
-function readMessage(row: Record<string, unknown>): IndexedMessage {
-  return {
-    id: stringOf(row["id"]),
-    batch: stringOf(row["batch"]),
-    offset: Number(row["offset"]),
-    length: Number(row["length"]),
-    held: row["held"] === 1,
-    delayReported: row["delay_reported"] === 1,
-  };
-}
-
-function readPositions(json: string): number[] {
-  const value: unknown = JSON.parse(json);
-  return Array.isArray(value) ? value.filter((position) => typeof position === "number") : [];
-}
-
-function stringOf(value: unknown): string {
-  if (typeof value !== "string") throw new TypeError("the queue index holds a value of the wrong type");
-  return value;
 }

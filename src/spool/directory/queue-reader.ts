@@ -1,36 +1,54 @@
 /**
  * Reads the queue for an operator, beside a deliverer that is at work: no lock is taken and nothing is changed. What moves
- * while it is read may be shown where it was or where it is, or, settled in between, not at all.
+ * while it is read is shown once, where it was or where it is, or, settled in between, not at all.
  */
 import { join } from "node:path";
-import type { AttemptRecord, QueueEntry } from "../spool.ts";
-import { decodeBatch, decodeRecord, type BatchRecord, type Mark } from "./batch.ts";
+import { canonicalDomain } from "../../mail/domain.ts";
+import type { ForwardPath } from "../../mail/address.ts";
+import { SpoolFault, type AttemptRecord, type QueueDetails, type QueueEntry, type QueueSelection } from "../spool.ts";
+import type { Mark } from "./batch.ts";
 import { nodeDisk, systemCode } from "./disk.ts";
-import { spoolFolders } from "./folders.ts";
-import { QueueIndex, type IndexedMessage } from "./queue-index.ts";
+import { spoolFolders, type SpoolFolders } from "./folders.ts";
+import { notMade } from "./index-database.ts";
+import { IndexReader, type IndexedMessage, type IndexedRecipient } from "./index-reader.ts";
+import { batchesAmong, batchFile } from "./names.ts";
+import { indexFile } from "./open-index.ts";
+import { readBatch, readRecords, type SoundRecord } from "./record-reader.ts";
 
-export interface QueueDetails extends QueueEntry {
-  readonly attempts: readonly AttemptRecord[];
-}
-
-type SoundRecord = BatchRecord & { readonly kind: "record" };
+export type { QueueDetails };
 
 const pageMessages = 500;
 
-/** All messages: first those that nobody has tried yet, then those that wait, each oldest first. */
-export async function* readQueue(path: string): AsyncGenerator<QueueEntry> {
-  const index = openIndex(path);
+/** The messages that are meant: first those that nobody has tried yet, then those that wait, each oldest first. */
+export async function* readQueue(path: string, selection: QueueSelection = {}): AsyncGenerator<QueueEntry> {
+  const folders = spoolFolders(path);
+  const index = openForReading(folders);
+  const shown = new Set<string>();
+  const covers = matcher(selection);
   try {
-    yield* unindexedEntries(path, index);
-    if (index === undefined) return;
-    for (let last = ""; ;) {
-      const page = index.messagesAfter(last, pageMessages);
-      if (page.length === 0) return;
-      for (const message of page) {
-        const entry = await indexedEntry(path, index, message);
-        if (entry !== undefined) yield entry;
-        last = message.id;
+    if (selection.state !== "deferred" && selection.state !== "held" && selection.route === undefined) {
+      for await (const entry of unindexedEntries(folders, index)) {
+        if (!covers(entry)) continue;
+        shown.add(entry.meta.id);
+        yield entry;
       }
+    }
+    if (index === undefined || selection.state === "incoming" || selection.state === "active") return;
+    for (let last = ""; ;) {
+      const page = index.select(selection, last, pageMessages);
+      const records = readRecords(folders.queue, page);
+      const ids = page.map(({ id }) => id);
+      const [waiting, attempts] = [index.recipientsOf(ids), index.attemptsOf(ids)];
+      for (const message of page) {
+        const record = shown.has(message.id) ? undefined : records.get(message.id);
+        const entry =
+          record === undefined
+            ? undefined
+            : indexedEntry(message, record, waiting.get(message.id) ?? [], attempts.get(message.id) ?? []);
+        if (entry !== undefined && covers(entry)) yield entry;
+      }
+      if (page.length < pageMessages) return;
+      last = page.at(-1)?.id ?? last;
     }
   } finally {
     index?.close();
@@ -39,14 +57,17 @@ export async function* readQueue(path: string): AsyncGenerator<QueueEntry> {
 
 /** One message with all its attempts; undefined if the queue has none with this id. */
 export async function readMessage(path: string, id: string): Promise<QueueDetails | undefined> {
-  const index = openIndex(path);
+  const folders = spoolFolders(path);
+  const index = openForReading(folders);
   try {
     const message = index?.message(id);
     if (index !== undefined && message !== undefined) {
-      const entry = await indexedEntry(path, index, message);
-      return entry === undefined ? undefined : { ...entry, attempts: index.attempts(id) };
+      const record = readRecords(folders.queue, [message]).get(id);
+      if (record === undefined) return undefined;
+      const attempts = index.attempts(id);
+      return { ...indexedEntry(message, record, index.recipients(id), attempts), attempts };
     }
-    for await (const entry of unindexedEntries(path, index)) {
+    for await (const entry of unindexedEntries(folders, index)) {
       if (entry.meta.id === id) return { ...entry, attempts: [] };
     }
     return undefined;
@@ -60,53 +81,75 @@ export async function countQueue(
   path: string,
 ): Promise<{ deferred: number; held: number; batchesIncoming: number; batchesTaken: number }> {
   const folders = spoolFolders(path);
-  const index = openIndex(path);
+  const index = openForReading(folders);
   try {
     const counts = index?.counts() ?? { deferred: 0, held: 0 };
+    const batchesIncoming = (await batchesIn(folders.incoming)).length;
     const examined = index?.examinedBatches() ?? new Set();
     const taken = (await batchesIn(folders.queue)).filter((name) => !examined.has(name));
-    return { ...counts, batchesIncoming: (await batchesIn(folders.incoming)).length, batchesTaken: taken.length };
+    return { ...counts, batchesIncoming, batchesTaken: taken.length };
   } finally {
     index?.close();
   }
 }
 
-async function* unindexedEntries(path: string, index: QueueIndex | undefined): AsyncGenerator<QueueEntry> {
-  const folders = spoolFolders(path);
+function openForReading(folders: SpoolFolders): IndexReader | undefined {
+  return ifMade(() => new IndexReader(indexFile(folders), "read"));
+}
+
+/** The index, or undefined if no deliverer has made one yet. */
+export function ifMade<T>(open: () => T): T | undefined {
+  try {
+    return open();
+  } catch (error) {
+    if (error instanceof SpoolFault && error.message === notMade) return undefined;
+    throw error;
+  }
+}
+
+/** What is in the drop-box, and what has been taken and is not in the index. */
+async function* unindexedEntries(folders: SpoolFolders, index: IndexReader | undefined): AsyncGenerator<QueueEntry> {
+  // The drop-box first: what is taken out of it in between is found in the other folder.
+  const incoming = await batchesIn(folders.incoming);
   const examined = index?.examinedBatches() ?? new Set<string>();
-  const places = [
-    ...(await batchesIn(folders.queue))
-      .filter((name) => !examined.has(name))
-      .map((name) => ["active", folders.queue, name] as const),
-    ...(await batchesIn(folders.incoming)).map((name) => ["incoming", folders.incoming, name] as const),
-  ];
-  for (const [state, folder, name] of places) {
-    for (const record of (await readBatch(join(folder, `${name}.batch`))) ?? []) {
-      if (record.kind === "damaged" || !record.marks.includes(".") || index?.has(record.meta.id) === true) continue;
-      yield { meta: record.meta, state, recipients: recipientsOf(record.marks, new Map()) };
+  const taken = (await batchesIn(folders.queue)).filter((name) => !examined.has(name));
+  const seen = new Set(taken);
+  for (const name of [...taken, ...incoming.filter((arrived) => !seen.has(arrived))]) {
+    const arrived = seen.has(name) ? undefined : readBatch(join(folders.incoming, batchFile(name)));
+    const records = arrived ?? readBatch(join(folders.queue, batchFile(name))) ?? [];
+    for (const record of records) {
+      if (record.kind === "damaged" || !record.marks.includes(".")) continue;
+      const { meta, marks } = record;
+      if (index?.batchOf(meta.id) !== undefined) continue;
+      yield {
+        meta,
+        state: arrived === undefined ? "active" : "incoming",
+        request: index?.request(meta.id) ?? null,
+        recipients: recipientsOf(marks, new Map()),
+      };
     }
   }
 }
 
-async function indexedEntry(path: string, index: QueueIndex, message: IndexedMessage): Promise<QueueEntry | undefined> {
-  const record = await readRecord(join(spoolFolders(path).queue, `${message.batch}.batch`), message);
-  if (record === undefined) return undefined;
+function indexedEntry(
+  message: IndexedMessage,
+  record: SoundRecord,
+  recipients: readonly IndexedRecipient[],
+  attempts: readonly AttemptRecord[],
+): QueueEntry {
   const lastTexts = new Map(
-    index
-      .attempts(message.id)
-      .flatMap(({ recipients, text }) => recipients.map((position) => [position, text] as const)),
+    attempts.flatMap(({ recipients: tried, text }) => tried.map((position) => [position, text] as const)),
   );
   const waiting = new Map(
-    index
-      .recipients(message.id)
-      .map(({ index: position, attempts, nextAttemptAtMs, route }) => [
-        position,
-        { attempts, nextAttemptAtMs, route, lastText: lastTexts.get(position) ?? null },
-      ]),
+    recipients.map(({ index: position, attempts: count, nextAttemptAtMs, route }) => [
+      position,
+      { attempts: count, nextAttemptAtMs, route, lastText: lastTexts.get(position) ?? null },
+    ]),
   );
   return {
     meta: record.meta,
     state: message.held ? "held" : "deferred",
+    request: message.request,
     recipients: recipientsOf(record.marks, waiting),
   };
 }
@@ -137,13 +180,32 @@ function recipientsOf(marks: readonly Mark[], waiting: ReadonlyMap<number, Waiti
   });
 }
 
-function openIndex(path: string): QueueIndex | undefined {
-  try {
-    return new QueueIndex(join(spoolFolders(path).queue, "index.sqlite"), { readOnly: true });
-  } catch (error) {
-    if (error instanceof Error && /unable to open/i.test(error.message)) return undefined; // no deliverer has run yet
-    throw error;
-  }
+/** Does the selection cover the entry? What the index can tell has been asked of it already; asking again does no harm. */
+function matcher({ ids, partner, receivedBeforeMs, recipient, state }: QueueSelection): (entry: QueueEntry) => boolean {
+  const wanted = ids === undefined ? undefined : new Set(ids);
+  const addressed = recipient === undefined ? undefined : addressMatcher(recipient);
+  return ({ meta, state: stands, recipients }) =>
+    (wanted === undefined || wanted.has(meta.id)) &&
+    (partner === undefined || meta.partner === partner) &&
+    (receivedBeforeMs === undefined || meta.receivedAtMs < receivedBeforeMs) &&
+    (state === undefined || stands === state) &&
+    (addressed === undefined ||
+      recipients.some(({ index, state: settled }) => {
+        const path = meta.envelope.recipients[index]?.path;
+        return settled === "pending" && path !== undefined && addressed(path);
+      }));
+}
+
+/** Local parts are compared without case: an operator who types an address means the person. */
+function addressMatcher(written: string): (path: ForwardPath) => boolean {
+  const at = written.lastIndexOf("@");
+  const domain = canonicalDomain(written.slice(at + 1));
+  const local = written.slice(0, Math.max(0, at)).toLowerCase();
+  return (path) => {
+    if (path.kind === "postmaster") return written.toLowerCase() === "postmaster";
+    if (at < 0 || path.mailbox.domain !== domain) return false;
+    return local === "" || path.mailbox.localPart.toLowerCase() === local;
+  };
 }
 
 async function batchesIn(folder: string): Promise<string[]> {
@@ -151,33 +213,5 @@ async function batchesIn(folder: string): Promise<string[]> {
     if (systemCode(error) === "ENOENT") return [];
     throw error;
   });
-  return names.flatMap((name) => (name.endsWith(".batch") ? name.slice(0, -".batch".length) : [])).toSorted();
-}
-
-async function readBatch(file: string): Promise<BatchRecord[] | undefined> {
-  const bytes = await readPart(file, undefined);
-  return bytes === undefined ? undefined : decodeBatch(bytes);
-}
-
-async function readRecord(file: string, { offset, length }: IndexedMessage): Promise<SoundRecord | undefined> {
-  const bytes = await readPart(file, { offset, length });
-  const record = bytes === undefined ? undefined : decodeRecord(bytes, 0, length);
-  return record?.kind === "record" ? record : undefined;
-}
-
-async function readPart(
-  file: string,
-  part: { offset: number; length: number } | undefined,
-): Promise<Buffer | undefined> {
-  try {
-    const opened = await nodeDisk.openForReading(file);
-    try {
-      return await opened.read(part?.offset ?? 0, part?.length ?? opened.sizeBytes);
-    } finally {
-      await opened.close();
-    }
-  } catch (error) {
-    if (["ENOENT", "ETRUNCATED", "EFTYPE", "ELOOP"].includes(systemCode(error) ?? "")) return undefined;
-    throw error;
-  }
+  return batchesAmong(names);
 }

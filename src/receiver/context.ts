@@ -1,0 +1,70 @@
+/**
+ * What all connections of a receiver share: the policy, the drop-box, the log, the clock, the counts, the deadlines.
+ */
+import type { Log } from "../log/log.ts";
+import type { DropBox } from "../spool/spool.ts";
+import type { ConnectionCensus } from "./census.ts";
+import type { PolicyInForce } from "./policy-in-force.ts";
+
+export interface ReceiverContext {
+  policy: PolicyInForce;
+  readonly dropBox: DropBox;
+  readonly log: Log;
+  readonly now: () => Date;
+  readonly census: ConnectionCensus;
+  readonly timeouts: Timeouts;
+  readonly work: OpenWork;
+}
+
+/** How long a client may take; nothing that it does extends a deadline but `idleMs`. */
+export interface Timeouts {
+  /** Without a single octet (RFC 5321 §4.5.3.2.7). */
+  readonly idleMs: number;
+  readonly handshakeMs: number;
+  /** For a client that is turned away: until it must be gone. */
+  readonly turnedAwayMs: number;
+  /** For a whole session; a message that is coming in then may still end. */
+  readonly sessionMs: number;
+  /** For the content of one message, beside what its size allows: see {@link messageTimeoutMs}. */
+  readonly messageMs: number;
+  /** For the spool, to make a message durable: behind it the client is told to try again. */
+  readonly commitMs: number;
+  /** For messages that are coming in when the receiver is to stop. */
+  readonly drainMs: number;
+}
+
+export const usualTimeouts: Timeouts = {
+  idleMs: 5 * 60_000,
+  handshakeMs: 30_000,
+  turnedAwayMs: 10_000,
+  sessionMs: 60 * 60_000,
+  messageMs: 10 * 60_000,
+  commitMs: 5 * 60_000, // the client waits for ten (RFC 5321 §4.5.3.2.6)
+  drainMs: 60_000,
+};
+
+const bytesPerMsMin = 16; // 128 kbit/s
+
+/** The deadline for content of at most `bytesMax`: a slow line may be slow, one octet a minute holds nothing. */
+export function messageTimeoutMs(timeouts: Timeouts, bytesMax: number): number {
+  return timeouts.messageMs + bytesMax / bytesPerMsMin;
+}
+
+/** What is still being written or removed on behalf of connections, which may be gone themselves. */
+export class OpenWork {
+  readonly #open = new Set<Promise<void>>();
+
+  /** Passes the promise through. */
+  track(work: Promise<void>): Promise<void> {
+    const settled = work
+      .catch(() => undefined) // whoever has the promise itself hears of it
+      .finally(() => this.#open.delete(settled));
+    this.#open.add(settled);
+    return work;
+  }
+
+  /** Resolves when nothing is open. */
+  async idle(): Promise<void> {
+    while (this.#open.size > 0) await Promise.all(this.#open);
+  }
+}
