@@ -71,7 +71,7 @@ async function main(): Promise<void> {
 async function makeCertificates(): Promise<Record<"server" | "inside" | "acme" | "globex" | "outsider", Credentials>> {
   const directory = join(folder, "certs");
   const now = new Date();
-  await initCa({ directory, commonName: "pinrelay demo CA", days: 30, now });
+  await initCa({ directory, commonName: "pinrelay demo CA", days: 365, now });
   const make = async (name: string, host: string): Promise<Credentials> => {
     const pair = await issue({
       directory,
@@ -79,7 +79,7 @@ async function makeCertificates(): Promise<Record<"server" | "inside" | "acme" |
       dnsNames: [host],
       ipAddresses: [],
       usages: "both",
-      days: 30,
+      days: 365,
       now,
     });
     const { certificate } = await writeKeyPair(join(directory, name), pair);
@@ -165,7 +165,7 @@ async function play(
   const client = await SmtpDialogue.open(at, scenario.from);
   client.trace((direction, line) => {
     // The list of extensions is told once, in the first dialogue.
-    const again = scenario !== scenarios[0] && line.startsWith("250-");
+    const again = scenario !== scenarios[0] && line.startsWith("250-") && !line.startsWith("250-mx.");
     if (!again) say(`  ${direction === "sent" ? "C:" : "S:"} ${line}`);
     if (direction === "received" && line.startsWith("220 2.0.0"))
       say(`  ~~ TLS, ${certificateText(scenario.certificate)} ~~`);
@@ -231,11 +231,11 @@ The relay stays up; Ctrl-C ends it. In another terminal:
 
   npx pinrelay status --config ${shown(configFile)}
   npx pinrelay partner show acme --config ${shown(configFile)}
-  openssl s_client -quiet -starttls smtp -bind 127.0.0.11 -connect ${at.address}:${at.port} \\
+  openssl s_client -quiet -crlf -starttls smtp -bind 127.0.0.11 -connect ${at.address}:${at.port} \\
     -cert ${shown(join(folder, "certs/acme.pem"))} -key ${shown(join(folder, "certs/acme.key"))}
 
 Mail arrives below ${shown(maildirs)}.`);
-  await new Promise((resolve) => process.once("SIGINT", resolve).once("SIGTERM", resolve));
+  await new Promise((resolve) => process.once("SIGINT", resolve).once("SIGTERM", resolve).once("SIGHUP", resolve));
 }
 
 async function stopRelay(relay: ChildProcess): Promise<void> {

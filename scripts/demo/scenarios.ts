@@ -73,7 +73,7 @@ const ask =
   async (client: SmtpDialogue, certificate: ClientCertificate | undefined): Promise<string> => {
     await client.begin(certificate);
     const reply = await client.say(`MAIL FROM:<${mail}>`);
-    return recipient === undefined ? reply : await client.say(`RCPT TO:<${recipient}>`);
+    return recipient === undefined ? reply : client.say(`RCPT TO:<${recipient}>`);
   };
 
 export const scenarios: readonly Scenario[] = [

@@ -36,7 +36,7 @@ export function caOption(): Option {
 }
 
 export function jsonOption(): Option {
-  return new Option("--json", "write JSON");
+  return new Option("--json", "write JSON; lists, one object a line");
 }
 
 export function caDirectory(options: { readonly config: string; readonly ca?: string }): string {

@@ -1,7 +1,7 @@
 /**
  * `pinrelay start`, `receive` and `deliver`: the commands that stay.
  *
- * Promises: nothing starts on an invalid configuration; SIGTERM and SIGINT end in order, a second one ends at once.
+ * Promises: nothing starts on an invalid configuration; SIGTERM and SIGINT end in order.
  */
 import { resolve } from "node:path";
 import type { Command } from "commander";
@@ -12,6 +12,7 @@ import { startReceiver } from "../receiver/receiver.ts";
 import { openDirectorySpool } from "../spool/directory/directory-spool.ts";
 import { SpoolFault } from "../spool/spool.ts";
 import { CompartmentFailed, Supervisor, type CompartmentNews } from "../supervisor/supervisor.ts";
+import { runCheck } from "./check.ts";
 import { configOption, examples, loadValidConfig, newCommand } from "./command.ts";
 import { CliError, type Output } from "./output.ts";
 
@@ -21,7 +22,7 @@ export function startCommand(output: Output): Command {
     .addOption(configOption())
     .addHelpText("after", examples("pinrelay start", "pinrelay start --config /etc/pinrelay/relay.yaml"))
     .action(async (options: { config: string }) => {
-      const config = await loadValidConfig(options.config, new Date(), output);
+      const config = await checkedConfig(options.config, output);
       const log = createLog("supervisor");
       const script = process.argv[1];
       if (script === undefined) throw new Error("the program's own path is unknown");
@@ -29,6 +30,7 @@ export function startCommand(output: Output): Command {
         script,
         configFile: resolve(options.config),
         spoolPath: config.spool.path,
+        policy: config.version,
         log,
       });
       const stopped = untilSignal();
@@ -49,6 +51,15 @@ export function startCommand(output: Output): Command {
       await supervisor.stop();
       log.info({ event: "stopped" });
     });
+}
+
+/** What `pinrelay check` calls an error is one here: a key that others can read, or an expired certificate, starts nothing. */
+async function checkedConfig(file: string, output: Output): Promise<RelayConfig> {
+  const config = await loadValidConfig(file, new Date(), output);
+  const checked = await runCheck(file, { json: false });
+  if (checked.exitCode === 0) return config;
+  output.err(checked.output);
+  throw new CliError(2, "nothing is started: correct what is listed above");
 }
 
 export function receiveCommand(output: Output): Command {
@@ -100,25 +111,33 @@ function tell(news: CompartmentNews): void {
   process.send?.(news);
 }
 
-/** Resolves at the first SIGTERM or SIGINT, or when the supervisor is gone; a second signal ends the process. */
+/**
+ * Resolves at the first SIGTERM or SIGINT, or when the supervisor is gone. Further signals change nothing: Ctrl-C and
+ * systemd signal a whole group, so that a compartment hears of it twice, and what is in flight is to end all the same.
+ */
 function untilSignal(): Promise<void> {
   return new Promise((resolveSignal) => {
-    let asked = false;
-    const onSignal = () => {
-      if (asked) process.exit(1);
-      asked = true;
-      resolveSignal();
-    };
-    process.on("SIGTERM", onSignal);
-    process.on("SIGINT", onSignal);
+    process.on("SIGTERM", () => resolveSignal());
+    // Under a supervisor, Ctrl-C is for the supervisor, which then stops its compartments in order.
+    process.on("SIGINT", () => {
+      if (!process.connected) resolveSignal();
+    });
     process.on("SIGHUP", () => undefined); // a terminal that closes does not stop a relay
-    process.once("disconnect", onSignal);
+    process.once("disconnect", () => resolveSignal());
   });
 }
 
 /** What an operator can mend gets one line; the rest shows its stack. */
 function explain(error: unknown): never {
-  if (error instanceof SpoolFault) throw new CliError(1, error.message, { cause: error });
+  if (error instanceof SpoolFault) {
+    const more = error.kind === "locked" ? ": a relay is running already, see pinrelay status" : "";
+    throw new CliError(1, `${error.message}${more}`, { cause: error });
+  }
+  if (error instanceof Error && "code" in error && /^ERR_(?:OSSL|SSL)/.test(String(error.code))) {
+    throw new CliError(1, `the server's certificate and key cannot be used (${error.message}): run pinrelay check`, {
+      cause: error,
+    });
+  }
   if (error instanceof Error && "code" in error && "syscall" in error)
     throw new CliError(1, hint(error), { cause: error });
   throw error;

@@ -1,12 +1,33 @@
 /**
- * `pinrelay status`: does the relay run, and what waits? Exit status 0 if all compartments live, 1 if not.
+ * `pinrelay status`: does the relay run, and what waits? Exit status 0 if both compartments live, 1 if not.
+ *
+ * Whether something runs is told by its lock, which the operating system gives up when its holder dies: process ids are
+ * used again, and compartments may run without a supervisor.
  */
 import type { Command } from "commander";
+import { join } from "node:path";
 import { countQueue } from "../spool/directory/queue-reader.ts";
-import { readState } from "../supervisor/state.ts";
+import { spoolFolders } from "../spool/directory/folders.ts";
+import { isLocked } from "../spool/directory/lock.ts";
+import { lockFile, readState, type RelayState } from "../supervisor/state.ts";
 import { configOption, examples, jsonOption, loadValidConfig, newCommand } from "./command.ts";
 import { CliError, formatTable, type Output } from "./output.ts";
 import { duration } from "./queue.ts";
+
+type Queue = Awaited<ReturnType<typeof countQueue>>;
+
+interface Status {
+  readonly running: boolean;
+  readonly hostname: string;
+  readonly receiver: boolean;
+  readonly deliverer: boolean;
+  readonly startedAt: string | null;
+  readonly compartments: RelayState["compartments"];
+  readonly queue: Queue;
+  /** The version of the configuration in force, where a supervisor knows it; and of the files as they are now. */
+  readonly policy: string | null;
+  readonly policyOfFiles: string;
+}
 
 export function statusCommand(output: Output): Command {
   return newCommand("status", output)
@@ -17,49 +38,49 @@ export function statusCommand(output: Output): Command {
     .action(async (options: { config: string; json?: boolean }) => {
       const now = new Date();
       const config = await loadValidConfig(options.config, now, output);
-      const state = await readState(config.spool.path);
-      const queue = await countQueue(config.spool.path);
-      const compartments = (state?.compartments ?? []).map((compartment) => ({
-        ...compartment,
-        alive: compartment.pid !== null && isAlive(compartment.pid),
-      }));
-      const running =
-        state !== undefined &&
-        isAlive(state.pid) &&
-        compartments.length > 0 &&
-        compartments.every(({ alive, ready }) => alive && ready);
-      const startedAt = state?.startedAt;
-      if (options.json === true) {
-        output.out(
-          `${JSON.stringify({ running, hostname: config.hostname, startedAt, compartments, queue, policy: config.version }, null, 2)}\n`,
-        );
-      } else {
-        const since = startedAt === undefined ? "" : `, up ${duration(now.getTime() - Date.parse(startedAt))}`;
-        output.out(`${config.hostname}: ${running ? `running${since}` : "not running as it should"}\n`);
-        if (compartments.length > 0) {
-          const rows = compartments.map(({ name, pid, alive, ready, restarts, listening }) => [
-            name,
-            alive ? String(pid) : "-",
-            alive ? (ready ? "ready" : "starting") : "dead",
-            String(restarts),
-            listening.join(", "),
-          ]);
-          output.out(formatTable(rows, ["compartment", "pid", "state", "restarts", "listening"]));
-        }
-        output.out(
-          `queue: ${queue.deferred} deferred, ${queue.held} held; files to be read: ${queue.batchesIncoming} incoming, ${queue.batchesTaken} taken\n`,
-        );
+      const status = await readStatus(config.spool.path, config.hostname, config.version);
+      output.out(options.json === true ? `${JSON.stringify(status, null, 2)}\n` : statusText(status, now));
+      if (!status.running) {
+        const idle = !status.receiver && !status.deliverer;
+        throw new CliError(1, idle ? "start it with pinrelay start" : "one of its processes does not run: see the log");
       }
-      if (!running)
-        throw new CliError(1, "the relay does not run as it should: see its log, or start it with pinrelay start");
     });
 }
 
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error instanceof Error && "code" in error && error.code === "EPERM"; // another user's, but alive
-  }
+async function readStatus(spoolPath: string, hostname: string, policyOfFiles: string): Promise<Status> {
+  const folders = spoolFolders(spoolPath);
+  const state = isLocked(lockFile(spoolPath)) ? await readState(spoolPath) : undefined;
+  const receiver = isLocked(join(folders.incoming, "lock.sqlite"));
+  const deliverer = isLocked(join(folders.queue, "lock.sqlite"));
+  return {
+    running: receiver && deliverer,
+    hostname,
+    receiver,
+    deliverer,
+    startedAt: state?.startedAt ?? null,
+    compartments: state?.compartments ?? [],
+    queue: await countQueue(spoolPath),
+    policy: state?.policy ?? null,
+    policyOfFiles,
+  };
+}
+
+function statusText(status: Status, now: Date): string {
+  const { running, hostname, receiver, deliverer, startedAt, compartments, queue, policy, policyOfFiles } = status;
+  const since = startedAt === null ? "" : `, up ${duration(now.getTime() - Date.parse(startedAt))}`;
+  const how = running ? `running${since}` : receiver || deliverer ? "running in part" : "not running";
+  const alive = { receiver, deliverer };
+  const rows = Object.entries(alive).map(([name, lives]) => {
+    const known = compartments.find((compartment) => compartment.name === name);
+    const pid = lives ? String(known?.pid ?? "") : "-";
+    return [name, lives ? "alive" : "dead", pid, String(known?.restarts ?? ""), (known?.listening ?? []).join(", ")];
+  });
+  return [
+    `${hostname}: ${how}\n`,
+    formatTable(rows, ["compartment", "state", "pid", "restarts", "listening"]),
+    `queue: ${queue.deferred} deferred, ${queue.held} held; batches: ${queue.batchesIncoming} not taken yet, ${queue.batchesTaken} being delivered\n`,
+    policy !== null && policy !== policyOfFiles
+      ? "the configuration has changed since the start: restart the relay to use it\n"
+      : "",
+  ].join("");
 }

@@ -242,7 +242,10 @@ async function makeTls(
   const certificateFile = resolve(dirname(report.file), written.certificate);
   const read = await pemFiles.read(certificateFile);
   if (read.kind === "fault") {
-    const help = read.fault === "does not exist" ? ": `pinrelay ca init` or scripts/mint-test-ca makes one to try" : "";
+    const help =
+      read.fault === "does not exist"
+        ? ": `pinrelay ca init` and `pinrelay ca issue HOSTNAME --out certs/server` make one to try"
+        : "";
     report.error(["tls", "certificate"], `${certificateFile} ${read.fault}${help}`);
   }
   if (read.kind === "fault" || written.key === undefined) return undefined;

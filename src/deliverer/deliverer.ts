@@ -271,6 +271,11 @@ export class Deliverer {
     const settlement = settlementOf(message, attempted, untried, this.#config.retry, now, this.#random);
     const { failed, deferred, reports, delayReported } = settlement;
     this.#logAttempts(message, attempted);
+    const expired = attempted.filter(({ index, outcome }) => outcome.kind === "temporary" && failed.includes(index));
+    if (expired.length > 0) {
+      const { id, partner } = message.meta;
+      this.#log.warn({ event: "expired", id, partner, recipients: expired.map(({ index }) => index) });
+    }
     if (reports.length > 0) await this.#insist(message, () => this.#report(message, reports));
     if (failed.length > 0) this.#spool.settle(message, failed, "failed");
     await this.#spool.putBack(message, { deferred, attempts: attemptRecords(attempted, now), delayReported });

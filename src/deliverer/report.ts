@@ -57,7 +57,7 @@ export async function report(
       envelope: meta.envelope,
       to: destination.to,
       postmaster: config.postmaster,
-      recipients,
+      recipients: destination.toPartner === null ? recipients : recipients.map(withoutServerName),
       original: await original(message),
     });
     const wire = toWire(content);
@@ -107,4 +107,9 @@ async function readOriginal(message: ClaimedMessage): Promise<{ header: Buffer; 
   const wire = Buffer.concat(pieces).subarray(0, wantedBytes);
   const header = unstuff(wire.subarray(0, headerBytes));
   return whole ? { header, body: unstuff(wire.subarray(headerBytes + "\r\n".length)) } : { header };
+}
+
+/** What our servers inside are called is nobody's business outside. */
+function withoutServerName(recipient: ReportedRecipient): ReportedRecipient {
+  return recipient.remote === undefined ? recipient : { ...recipient, remote: { reply: recipient.remote.reply } };
 }

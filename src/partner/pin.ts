@@ -32,8 +32,15 @@ export type Pin =
 
 /** The pin of a certificate's key: it survives renewal with the same key. */
 export function spkiDigest(certificate: X509Certificate): Digest {
-  return digestOf(certificate.publicKey.export({ type: "spki", format: "der" }));
+  const known = spkiDigests.get(certificate);
+  if (known !== undefined) return known;
+  const digest = digestOf(certificate.publicKey.export({ type: "spki", format: "der" }));
+  spkiDigests.set(certificate, digest);
+  return digest;
 }
+
+/** A peer's certificate is judged at every MAIL; its key does not change. */
+const spkiDigests = new WeakMap<X509Certificate, Digest>();
 
 /** The pin of one certificate as a whole. */
 export function certificateDigest(certificate: X509Certificate): Digest {

@@ -91,7 +91,8 @@ export class ContentScanner {
   #skipLine(piece: Buffer, from: number): number {
     const { length } = piece;
     for (let at = from; at < length; at += 1) {
-      const octet = piece[at];
+      const octet = piece[at] ?? 0;
+      if (octet > carriageReturn) continue; // nearly all are
       if (octet === carriageReturn) {
         this.#position = "afterCr";
         return at + 1;

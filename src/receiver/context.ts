@@ -9,11 +9,19 @@ import type { PolicyInForce } from "./policy-in-force.ts";
 export interface ReceiverContext {
   policy: PolicyInForce;
   readonly dropBox: DropBox;
+  readonly usage: Usage;
   readonly log: Log;
   readonly now: () => Date;
   readonly census: ConnectionCensus;
   readonly timeouts: Timeouts;
   readonly work: OpenWork;
+}
+
+/** How much of the spool is in use, in octets, as of about a second ago. */
+export interface Usage {
+  totalBytes(): number;
+  /** What waits of a partner's messages. */
+  partnerBytes(partner: string): number;
 }
 
 /** How long a client may take; nothing that it does extends a deadline but `idleMs`. */

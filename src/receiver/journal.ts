@@ -5,11 +5,15 @@
  * of a message's content nothing is told but its size and digest.
  */
 import type { Log } from "../log/log.ts";
+import { pathText } from "../mail/address.ts";
 import { replies } from "../mail/reply.ts";
 import type { PeerIdentity } from "../partner/identity.ts";
 import type { IntakeResult } from "./intake.ts";
 import { pinText } from "./intake-request.ts";
 import type { Answer, SecuredBy, Transaction } from "./session.ts";
+
+/** Of a message to many, the first ones: the others are in the spool. */
+const recipientsLoggedMax = 10;
 
 export class Journal {
   readonly #log: Log;
@@ -49,7 +53,19 @@ export class Journal {
     }
     const { id, envelope, sizeBytes, sha256 } = result.meta;
     const recipients = envelope.recipients.length;
-    this.#log.info({ event: "message accepted", partner, id, reply: "queued", recipients, sizeBytes, sha256, policy });
+    const to = envelope.recipients.slice(0, recipientsLoggedMax).map(({ path }) => pathText(path));
+    const client = { from: pathText(envelope.reversePath), to };
+    this.#log.info({
+      event: "message accepted",
+      partner,
+      id,
+      reply: "queued",
+      recipients,
+      client,
+      sizeBytes,
+      sha256,
+      policy,
+    });
   }
 
   abandoned(transaction: Transaction): void {

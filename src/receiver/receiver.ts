@@ -8,6 +8,7 @@ import type { RelayConfig } from "../config/relay-config.ts";
 import type { Log } from "../log/log.ts";
 import { DirectoryDropBox } from "../spool/directory/drop-box.ts";
 import { prepareFolders } from "../spool/directory/folders.ts";
+import { UsageReader } from "../spool/directory/usage.ts";
 import type { DropBox } from "../spool/spool.ts";
 import { ConnectionCensus } from "./census.ts";
 import { OpenWork, usualTimeouts, type ReceiverContext, type Timeouts } from "./context.ts";
@@ -34,10 +35,18 @@ export interface ReceiverOptions {
 export async function startReceiver(config: RelayConfig, log: Log, options: ReceiverOptions = {}): Promise<Receiver> {
   const { now = () => new Date() } = options;
   const key = await readFile(config.tls.keyFile, "utf8");
-  const dropBox = options.dropBox ?? (await openDropBox(config, log, now));
+  const usage = new UsageReader(config.spool.path, (error) =>
+    log.error({
+      event: "fault",
+      during: "looking at the spool",
+      err: error instanceof Error ? error : new Error(String(error)),
+    }),
+  );
+  const dropBox = options.dropBox ?? (await openDropBox(config, log, now, usage));
   const context: ReceiverContext = {
     policy: new PolicyInForce(config),
     dropBox,
+    usage,
     log,
     now,
     census: new ConnectionCensus(),
@@ -65,11 +74,16 @@ export async function startReceiver(config: RelayConfig, log: Log, options: Rece
   }
 }
 
-async function openDropBox(config: RelayConfig, log: Log, now: () => Date): Promise<DropBox> {
+async function openDropBox(config: RelayConfig, log: Log, now: () => Date, usage: UsageReader): Promise<DropBox> {
   const folders = await prepareFolders(config.spool.path);
-  const dropBox = new DirectoryDropBox({ directory: folders.incoming, now: () => now().getTime() });
+  const dropBox = new DirectoryDropBox({
+    directory: folders.incoming,
+    now: () => now().getTime(),
+    onCommitted: usage.note,
+  });
   const removed = await dropBox.removeLeftovers();
   if (removed > 0) log.info({ event: "leftovers removed", files: removed });
+  await usage.refresh();
   return dropBox;
 }
 

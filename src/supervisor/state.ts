@@ -19,11 +19,18 @@ export interface RelayState {
   /** ISO 8601. */
   readonly startedAt: string;
   readonly configFile: string;
+  /** The version of the configuration in force. */
+  readonly policy: string;
   readonly compartments: readonly CompartmentState[];
 }
 
 export function stateFile(spoolPath: string): string {
   return join(spoolPath, "relay.json");
+}
+
+/** Held by the supervisor as long as it lives. */
+export function lockFile(spoolPath: string): string {
+  return join(spoolPath, "relay.lock");
 }
 
 /** Undefined where no relay has been started, or where it ended as it should. */

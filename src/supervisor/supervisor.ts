@@ -6,10 +6,12 @@
  * promised to anybody; the death of one compartment touches no other; SIGTERM lets messages in flight end.
  */
 import { fork, type ChildProcess } from "node:child_process";
-import { mkdir, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { writeFileDurably } from "../files/durable.ts";
 import type { Log } from "../log/log.ts";
-import { stateFile, type CompartmentState, type RelayState } from "./state.ts";
+import { prepareFolders } from "../spool/directory/folders.ts";
+import { takeLock, type Lock } from "../spool/directory/lock.ts";
+import { lockFile, stateFile, type CompartmentState, type RelayState } from "./state.ts";
 
 export type CompartmentName = "receiver" | "deliverer";
 
@@ -21,6 +23,8 @@ export interface SupervisorOptions {
   readonly script: string;
   readonly configFile: string;
   readonly spoolPath: string;
+  /** The version of the configuration that is started. */
+  readonly policy: string;
   readonly log: Log;
 }
 
@@ -37,6 +41,7 @@ export class Supervisor {
   readonly #compartments: readonly Compartment[];
   readonly #startedAt = new Date();
   #writing: Promise<void> = Promise.resolve();
+  #lock: Lock | undefined;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -45,24 +50,30 @@ export class Supervisor {
     this.#compartments = (["deliverer", "receiver"] as const).map((name) => new Compartment(name, options, changed));
   }
 
-  /** Starts all; fails if one of them ends before it is ready. */
+  /** Starts all; fails if one of them ends before it is ready, or, with a SpoolFault, if another supervisor is at work. */
   async start(): Promise<void> {
-    await mkdir(this.#options.spoolPath, { recursive: true, mode: 0o700 });
+    const { root } = await prepareFolders(this.#options.spoolPath);
+    this.#lock = takeLock(lockFile(root), "another relay is at work on this spool");
     for (const compartment of this.#compartments) await compartment.start();
     await this.#writeState();
   }
 
   /** Stops the receiver, and then the deliverer, each when it has finished what is in flight. */
   async stop(): Promise<void> {
+    // What ends from now on ends because it shall: a signal to the whole group reaches the compartments as well.
+    for (const compartment of this.#compartments) compartment.expectEnd();
     for (const compartment of this.#compartments.toReversed()) await compartment.stop();
     await this.#writing;
+    if (this.#lock === undefined) return; // the state is another's
     await rm(stateFile(this.#options.spoolPath), { force: true });
+    this.#lock.release();
   }
 
   #writeState(): Promise<void> {
     const state: RelayState = {
       pid: process.pid,
       startedAt: this.#startedAt.toISOString(),
+      policy: this.#options.policy,
       configFile: this.#options.configFile,
       compartments: this.#compartments.map((compartment) => compartment.state),
     };
@@ -120,9 +131,13 @@ class Compartment {
     });
   }
 
-  async stop(): Promise<void> {
+  expectEnd(): void {
     this.#stopping = true;
     clearTimeout(this.#restartTimer);
+  }
+
+  async stop(): Promise<void> {
+    this.expectEnd();
     const child = this.#child;
     if (child === undefined) return;
     const ended = new Promise((resolve) => child.once("exit", resolve));

@@ -13,7 +13,7 @@ it("the examples in config/ are valid once there are certificates", async () => 
   const without = await loadConfig(join(folder, "config/relay.yaml"), now);
   expect(without.kind === "invalid" && shown(without.problems, folder)).toEqual([
     expect.stringContaining(
-      "tls.certificate: certs/server.pem does not exist: `pinrelay ca init` or scripts/mint-test-ca",
+      "tls.certificate: certs/server.pem does not exist: `pinrelay ca init` and `pinrelay ca issue HOSTNAME",
     ),
     expect.stringContaining("tls.trust-anchor: certs/ca.pem does not exist"),
   ]);

@@ -269,7 +269,11 @@ describe("the server's certificate is refused where it", () => {
   const { pem, keyPem } = mint({});
   const der = Buffer.from(server.certificate.raw);
   it.each<[string, string | Uint8Array | undefined, string]>([
-    ["is missing", undefined, "server.pem does not exist: `pinrelay ca init` or scripts/mint-test-ca makes one to try"],
+    [
+      "is missing",
+      undefined,
+      "server.pem does not exist: `pinrelay ca init` and `pinrelay ca issue HOSTNAME --out certs/server` make one to try",
+    ],
     ["is empty", "", "server.pem is empty"],
     ["is a private key", keyPem, "server.pem is a private key: name the certificate here, and the key under `tls.key`"],
     [

@@ -18,6 +18,7 @@ import { IndexDatabase } from "../../src/spool/directory/index-database.ts";
 import { QueueAdmin } from "../../src/spool/directory/queue-admin.ts";
 import type { ClaimedMessage, DropBox, Spool } from "../../src/spool/spool.ts";
 import { contentOf, deliver, envelope, large, small } from "../spool/tools.ts";
+import { chooser } from "./chooser.ts";
 import { crashStates, indexAt, type DiskState } from "./disk-model.ts";
 import { Recorder, type Event, type IndexCopy, type Note } from "./recorder.ts";
 
@@ -353,7 +354,7 @@ async function recover(state: DiskState, path: string, receiverFirst: boolean): 
   await spool.close();
   const names = [...(await readdir(join(path, "incoming"))), ...(await readdir(join(path, "queue")))];
   const corrupt = await readdir(join(path, "corrupt"));
-  const files = names.filter((name) => !/^(?:lock|index)\.sqlite/.test(name));
+  const files = names.filter((name) => !/^(?:lock\.sqlite|index\.sqlite|ballast)/.test(name));
   return { found, damaged, problems, leftOver: [...files, ...corrupt.map((name) => `corrupt/${name}`)] };
 }
 
@@ -399,17 +400,6 @@ function judge(
 }
 
 // ── the matrix ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-/** Mulberry32: the same numbers for the same seed, so that a failure can be looked at again. */
-function chooser(from: number): (below: number) => number {
-  let state = from;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * below);
-  };
-}
 
 describe("after a crash at any moment", { timeout: 1_800_000 }, () => {
   let folder = "";

@@ -41,7 +41,7 @@ describe("a message that failed", () => {
       /^Original-Recipient: rfc822; alpha\+x@corp\.example\r\nFinal-Recipient: rfc822; a@corp\.example\r$/m,
     );
     expect(report.match(/^Final-Recipient: .*$/gm)?.length).toBe(2);
-    expect(report).toMatch(/^Remote-MTA: dns; mail1\.corp\.example\r$/m);
+    expect(report).not.toContain("Remote-MTA"); // what our servers inside are called is nobody's business outside
     expect(report).toMatch(/^Diagnostic-Code: smtp; 550 5\.1\.1 unknown: <a@corp\.example>\r$/m);
     expect(report).toContain("Message-ID: <7@acme.example>");
     expect(report).not.toContain("the body of it");

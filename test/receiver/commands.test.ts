@@ -237,6 +237,13 @@ describe("parameters of MAIL", () => {
 });
 
 describe("parameters of RCPT", () => {
+  it("take an original recipient in UTF-8 as Postfix writes it, octets in hexadecimal", async () => {
+    const relay = await startRelay();
+    const client = await relay.partner();
+    await client.say("MAIL FROM:<a@acme.example> SMTPUTF8");
+    expect(await client.say("RCPT TO:<orders@corp.example> ORCPT=rfc822;b+C3+BCro@corp.example")).toMatch(/^250 /);
+  });
+
   it.each([
     ["unknown", "FOO=BAR", /^555 5\.5\.4 /],
     ["of MAIL", "SIZE=1", /^555 5\.5\.4 /],

@@ -240,6 +240,35 @@ describe("the limits of a partner", () => {
     expect(await one.say("MAIL FROM:<a@acme.example>")).toMatch(/^451 4\.7\.1 /);
   });
 
+  it("answer 452 4.3.1 before the content when too much of its mail waits, and leave others alone", async () => {
+    const relay = await startRelay({ change: withLimits({ queueBytesMax: 100 }) });
+    const client = await relay.partner();
+    expect(await client.send(letter)).toMatch(/^250 /); // 100 octets are not in use yet
+    expect(await client.say("MAIL FROM:<a@acme.example>")).toMatch(/^250 /);
+    await client.say("RCPT TO:<orders@corp.example>");
+    expect(await client.say("DATA")).toMatch(/^452 4\.3\.1 Too much of your mail is waiting/);
+    expect(await relay.spooled()).toHaveLength(1);
+    const generous = await startRelay({ change: withLimits({ queueBytesMax: 1_000_000 }) });
+    expect(await (await generous.partner()).send(letter)).toMatch(/^250 /);
+  });
+
+  it("answer 452 4.3.1 to a message whose declared size has no room any more", async () => {
+    const relay = await startRelay({ change: withLimits({ queueBytesMax: 10_000 }) });
+    const client = await relay.partner();
+    expect(await client.say("MAIL FROM:<a@acme.example> SIZE=20000")).toMatch(/^250 /);
+    await client.say("RCPT TO:<orders@corp.example>");
+    expect(await client.say("DATA")).toMatch(/^452 4\.3\.1 /);
+  });
+
+  it("stand below the relay's own: a full spool answers 452 4.3.1 to everybody", async () => {
+    const relay = await startRelay({
+      change: (config) => ({ ...config, limits: { ...config.limits, spoolBytesMax: 100 } }),
+    });
+    expect(await (await relay.partner()).send(letter)).toMatch(/^250 /);
+    const globex = await relay.partner(relay.certificates.globex, "127.0.0.12");
+    expect(await globex.send(letter, "a@globex.example")).toMatch(/^452 4\.3\.1 Insufficient storage/);
+  });
+
   it("do not count a message that was refused for its sender", async () => {
     const relay = await startRelay({ change: withLimits({ messagesPerMinute: 1 }) });
     const client = await relay.partner();

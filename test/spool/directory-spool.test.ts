@@ -12,6 +12,7 @@ import { openDirectorySpool, type SpoolProblem } from "../../src/spool/directory
 import { DirectoryDropBox } from "../../src/spool/directory/drop-box.ts";
 import { QueueAdmin } from "../../src/spool/directory/queue-admin.ts";
 import { QueueIndex } from "../../src/spool/directory/queue-index.ts";
+import { SpoolFault } from "../../src/spool/spool.ts";
 import { fault, faultyDisk, systemError, type Watcher } from "./faulty-disk.ts";
 import {
   claimDue,
@@ -311,6 +312,33 @@ describe("when a file cannot be read", () => {
     expect(idsOf(await claimDue(spool, 30_000))).toEqual(all.slice(1));
   });
 
+  it("gives out what is behind files that it has no right to read, however many", async () => {
+    const { dropBox, spool, path, kinds } = await spoolWith((operation, at) => {
+      if (operation === "openForReading" && /\/0{9}/.test(at)) throw systemError("EACCES");
+    });
+    for (let n = 10; n < 30; n += 1) await writeFile(join(path, "incoming", `${"0".repeat(16)}${n}.batch`), "");
+    const { id } = await receive(dropBox);
+    expect(idsOf(await claimNew(spool))).toEqual([id]);
+    expect(kinds()).toEqual(Array(20).fill("unreadable"));
+  });
+
+  it("keeps a damaged message until it can be read and kept", async () => {
+    const failing = { on: false };
+    const { dropBox, spool, queue, corrupt } = await spoolWith((operation, path) => {
+      if (failing.on && operation === "read" && path.endsWith(".batch")) throw systemError("EIO");
+    });
+    const { id } = await receive(dropBox, { content: large() });
+    const message = only(await claimNew(spool));
+    await truncate(join(queue, `${id}.${id}.content`), 10);
+    failing.on = true;
+    await spool.setAside(message, "it is damaged");
+    expect(await readdir(corrupt)).toEqual([]);
+    failing.on = false;
+    const again = only(await claimDue(spool, 10_000_000));
+    await spool.setAside(again, "it is damaged");
+    expect((await readdir(corrupt)).filter((name) => !name.endsWith(".reason"))).toHaveLength(2);
+  });
+
   it("takes the deliverer's own temporary fault for no damage", async () => {
     const failing = fault("EIO", "read", /\.content$/);
     const { dropBox, spool, corrupt } = await spoolWith(failing.watch);
@@ -378,6 +406,19 @@ describe("when taking a batch fails half-way", () => {
     failing.on = false;
     expect(await claimDue(spool, 5_000_000)).toEqual([]);
     expect((await readdir(corrupt)).length).toBe(2);
+  });
+});
+
+describe("when the deliverer has no room for more files", () => {
+  it("gives out a batch that it had taken just before, also if a record of it is damaged", async () => {
+    const failing = fault("EMFILE", "create", /corrupt/);
+    const { dropBox, spool, path } = await spoolWith(failing.watch);
+    const [bad, good] = await receiveTogether(dropBox, [{}, {}]);
+    if (bad === undefined || good === undefined) throw new Error("two were committed");
+    await alter(join(path, "incoming", `${bad.id}.batch`), `"id":"${bad.id}"`, `"id":"${"x".repeat(18)}"`);
+    await expect(claimNew(spool)).rejects.toMatchObject({ name: "SpoolFault", kind: "full" });
+    failing.on = false;
+    expect(idsOf(await claimNew(spool))).toEqual([good.id]);
   });
 });
 
@@ -540,6 +581,34 @@ describe("the index", () => {
 });
 
 describe("DirectorySpool", () => {
+  it("takes damage of the index for no damage of the message that it looks up", async () => {
+    const all = await spoolWith();
+    const { id } = await receive(all.dropBox);
+    await defer(all.spool, only(await claimNew(all.spool)), 20_000);
+    const reading = vi.spyOn(QueueIndex.prototype, "recipients").mockImplementation(() => {
+      throw new SpoolFault("damaged", "the queue index: database disk image is malformed");
+    });
+    await expect(claimDue(all.spool, 20_000)).rejects.toMatchObject({ name: "SpoolFault", kind: "damaged" });
+    reading.mockRestore();
+    expect(await readdir(all.corrupt)).toEqual([]);
+    expect(idsOf(await claimDue(all.spool, 20_000))).toEqual([id]);
+  });
+
+  it("makes no file that others may read, whatever the umask", async () => {
+    const umask = process.umask(0);
+    onTestFinished(() => void process.umask(umask));
+    const all = await spoolWith();
+    await receive(all.dropBox, { content: large() });
+    await all.dropBox.removeLeftovers();
+    await defer(all.spool, only(await claimNew(all.spool)), 20_000);
+    for (const folder of ["incoming", "queue"]) {
+      for (const name of await readdir(join(all.path, folder))) {
+        const { mode } = await stat(join(all.path, folder, name));
+        expect([name, mode & 0o777]).toEqual([name, 0o600]);
+      }
+    }
+  });
+
   it("sets aside a message whose batch is missing, and gives out the others", async () => {
     const all = await spoolWith();
     const lost = await receive(all.dropBox);

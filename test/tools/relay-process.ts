@@ -16,13 +16,26 @@ export interface RelayProcess {
   /** All that it has logged, parsed. */
   log(): Array<Record<string, unknown>>;
   state(): Promise<RelayState | undefined>;
+  /** Its exit status, when it has ended. */
+  readonly ended: Promise<number | null>;
   /** SIGTERM, and the exit status. */
   stop(): Promise<number | null>;
 }
 
+/** Runs `pinrelay` to its end; what it wrote, and its exit status. */
+export async function runPinrelay(...args: string[]): Promise<{ status: number | null; text: string }> {
+  const child = spawn(process.execPath, [script, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+  let text = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (piece: Buffer) => (text += piece.toString()));
+  const status = await new Promise<number | null>((done) => child.once("close", done));
+  return { status, text };
+}
+
+/** In a process group of its own, so that a test can signal the group as a terminal does. */
 export async function startRelayProcess(configFile: string, spoolPath: string): Promise<RelayProcess> {
   const child = spawn(process.execPath, [script, "start", "--config", configFile], {
     stdio: ["ignore", "pipe", "pipe"],
+    detached: true,
   });
   let written = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (text: Buffer) => (written += text.toString()));
@@ -42,6 +55,7 @@ export async function startRelayProcess(configFile: string, spoolPath: string): 
             .split("\n")
             .flatMap((line) => (line.startsWith("{") ? [JSON.parse(line) as Record<string, unknown>] : [])),
         state: () => readState(spoolPath),
+        ended,
         stop() {
           child.kill("SIGTERM");
           return ended;

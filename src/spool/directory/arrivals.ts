@@ -8,7 +8,7 @@ import type { PendingRecipient, SpoolFault } from "../spool.ts";
 import type { Backlog, BacklogItem } from "./backlog.ts";
 import type { BatchStore, LoadedBatch, LoadedRecord } from "./batch-store.ts";
 import type { Custody } from "./custody.ts";
-import { isLocal, spoolFault } from "./fault.ts";
+import { isLocal, isPerhapsDisk, spoolFault } from "./fault.ts";
 import type { Report } from "./problem.ts";
 import type { RequestedAction } from "./index-reader.ts";
 import type { QueueIndex } from "./queue-index.ts";
@@ -61,7 +61,8 @@ export class Arrivals {
         continue;
       }
       const fault = await this.#read(item);
-      unreadable = fault === undefined ? 0 : unreadable + 1;
+      if (fault === undefined) unreadable = 0;
+      else if (isPerhapsDisk(fault)) unreadable += 1;
       if (fault !== undefined && unreadable === unreadableMax) throw fault;
     }
   }

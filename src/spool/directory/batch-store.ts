@@ -11,7 +11,7 @@ import { SpoolFault } from "../spool.ts";
 import { batchBytesMax, decodeBatch, decodeRecord, type BatchRecord } from "./batch.ts";
 import { CorruptFolder } from "./corrupt.ts";
 import { systemCode, type Disk } from "./disk.ts";
-import { isLocal, spoolFault } from "./fault.ts";
+import { spoolFault } from "./fault.ts";
 import type { SpoolFolders } from "./folders.ts";
 import { batchesAmong, batchFile, contentFile, isOwnBatch, readName } from "./names.ts";
 
@@ -85,7 +85,7 @@ export class BatchStore {
       taken = true;
       return { kind: "loaded", batch: await this.#sort(name, decoded) };
     } catch (error) {
-      return unreadable(error, taken);
+      return { kind: "unreadable", fault: spoolFault(error), taken };
     }
   }
 
@@ -97,7 +97,7 @@ export class BatchStore {
       if (decoded?.kind === "damaged") await this.#setBatchAside(this.#folders.queue, name, decoded.reason);
       return { kind: "gone" };
     } catch (error) {
-      return unreadable(error, true);
+      return { kind: "unreadable", fault: spoolFault(error), taken: true };
     }
   }
 
@@ -130,8 +130,8 @@ export class BatchStore {
     const { batch, offset, length } = location;
     const name = recordName(batch, offset);
     const bytes = await this.#read(this.batchPath(batch), { offset, length }).catch((error: unknown) => {
-      if (!isLocal(error)) throw error;
-      return undefined; // what cannot be read cannot be kept: the note has to do
+      if (spoolFault(error).kind !== "damaged") throw error;
+      return undefined; // what is not there cannot be kept: the note has to do
     });
     if (bytes === undefined) await this.#corrupt.move(join(this.#folders.queue, name), reason);
     else await this.#corrupt.keep(name, bytes, reason);
@@ -290,13 +290,6 @@ function trusted(batch: string, record: BatchRecord): BatchRecord {
   if (record.kind === "damaged" || record.meta.toPartner === null || isOwnBatch(batch)) return record;
   const { offset, end } = record.place;
   return { kind: "damaged", offset, end, reason: "it comes from the receiver and claims to be a report of ours" };
-}
-
-/** A failure that concerns this file alone must not hold up the others; any other is thrown. */
-function unreadable(error: unknown, taken: boolean): Loading {
-  const fault = spoolFault(error);
-  if (!isLocal(error)) throw fault;
-  return { kind: "unreadable", fault, taken };
 }
 
 function recordName(batch: string, offset: number): string {

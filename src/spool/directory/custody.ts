@@ -6,6 +6,7 @@
  * removed only when it has been read to its end and the index knows of nothing in it. What the disk does not take is kept.
  */
 import type { PutBack, RecipientIndex, SpoolUsage } from "../spool.ts";
+import type { Ballast } from "./ballast.ts";
 import type { BatchStore, LoadedRecord } from "./batch-store.ts";
 import { headLineBytes } from "./batch.ts";
 import type { Disk } from "./disk.ts";
@@ -21,6 +22,7 @@ export interface CustodyOptions {
   readonly store: BatchStore;
   readonly index: QueueIndex;
   readonly report: Report;
+  readonly ballast: Ballast;
   /** Is it not known yet what is in the batch? Then it is not to be removed. */
   readonly isUnread: (batch: string) => boolean;
 }
@@ -177,6 +179,7 @@ export class Custody {
       batch.payMarks();
       if (batch.unfinished === 0) await this.finishBatch(batch);
     }
+    if (this.#writer.lacksRoom) await this.#options.ballast.throwOverboard();
     this.#writer.flush();
   }
 

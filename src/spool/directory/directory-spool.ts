@@ -19,6 +19,7 @@ import {
 } from "../spool.ts";
 import { Arrivals } from "./arrivals.ts";
 import { Backlog } from "./backlog.ts";
+import { Ballast } from "./ballast.ts";
 import { BatchStore } from "./batch-store.ts";
 import { Custody } from "./custody.ts";
 import { nodeDisk, type Disk } from "./disk.ts";
@@ -50,15 +51,24 @@ export interface DirectorySpoolOptions {
 
 const clockToleranceMs = 1_000;
 
+interface Opened {
+  readonly lock: Lock;
+  readonly index: QueueIndex;
+  readonly ballast: Ballast;
+}
+
 /** Opens the spool for delivery; throws a SpoolFault of kind `locked` if another deliverer has it. */
 export async function openDirectorySpool(options: DirectorySpoolOptions): Promise<DirectorySpool> {
   const disk = options.disk ?? nodeDisk;
   const folders = await prepareFolders(options.path, disk);
+  const ballast = new Ballast(disk, folders.queue);
   const lock = takeLock(join(folders.queue, "lock.sqlite"), "another deliverer is at work on this spool");
   let index: QueueIndex | undefined;
   try {
-    index = await openIndex(folders, disk, (file, reason) => options.report({ kind: "index rebuilt", file, reason }));
-    const spool = new DirectorySpool(folders, options, lock, index);
+    const onRebuilt = (file: string, reason: string) => options.report({ kind: "index rebuilt", file, reason });
+    index = await ballast.without(() => openIndex(folders, disk, onRebuilt));
+    await ballast.load();
+    const spool = new DirectorySpool(folders, options, { lock, index, ballast });
     await spool.recover();
     return spool;
   } catch (error) {
@@ -87,7 +97,7 @@ export class DirectorySpool implements Spool {
   #onHint: () => void = () => undefined;
   #closed = false;
 
-  constructor(folders: SpoolFolders, options: DirectorySpoolOptions, lock: Lock, index: QueueIndex) {
+  constructor(folders: SpoolFolders, options: DirectorySpoolOptions, { lock, index, ballast }: Opened) {
     const { disk = nodeDisk, now = Date.now, report, honoured = () => undefined } = options;
     this.#folders = folders;
     this.#report = report;
@@ -95,7 +105,8 @@ export class DirectorySpool implements Spool {
     this.#index = index;
     const store = new BatchStore(disk, folders, (file, reason) => report({ kind: "damaged", file, reason }));
     const backlog = new Backlog(store, () => performance.now());
-    const custody = new Custody({ disk, store, index, report, isUnread: (batch) => backlog.isUnread(batch) });
+    const isUnread = (batch: string) => backlog.isUnread(batch);
+    const custody = new Custody({ disk, store, index, report, ballast, isUnread });
     this.#recovery = { disk, folders, store, index };
     this.#backlog = backlog;
     this.#custody = custody;

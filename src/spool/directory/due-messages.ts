@@ -5,11 +5,12 @@
  * Promises: nobody's backlog takes the turns of others; a message that cannot be read holds up no other; what fails on the
  * way leaves nothing claimed.
  */
-import type { BatchStore } from "./batch-store.ts";
+import type { SpoolFault } from "../spool.ts";
+import type { BatchStore, LoadedRecord } from "./batch-store.ts";
 import { unreadablePauseMs, type Custody } from "./custody.ts";
 import { isLocal, reasonOf, spoolFault } from "./fault.ts";
 import type { Report } from "./problem.ts";
-import type { IndexedMessage, RequestedAction } from "./index-reader.ts";
+import type { IndexedMessage, IndexedRecipient, RequestedAction } from "./index-reader.ts";
 import type { Lane, QueueIndex } from "./queue-index.ts";
 import { damageOf, type ClaimedRecord } from "./taken-batch.ts";
 
@@ -103,32 +104,17 @@ export class DueMessages {
     const { store, index, custody } = this.#options;
     const indexed = index.message(id);
     if (indexed === undefined) return undefined;
-    let message: ClaimedRecord;
+    const waiting = index.recipients(id);
+    let record: LoadedRecord;
     try {
-      const record = await store.loadRecord(indexed);
-      // All that is unsettled is claimed, due or not: one attempt for the message saves a transaction.
-      const waiting = index.recipients(id);
-      const pending = waiting
-        .filter((recipient) => record.marks[recipient.index] === ".")
-        .map(({ index: at, attempts, nextAttemptAtMs }) => ({ index: at, attempts, nextAttemptAtMs }));
-      const batch = custody.batch(indexed.batch);
-      batch.openMarks();
-      // Who does not wait is settled, also where a loss of power has taken the mark: once the row is gone, it alone tells.
-      const isWaiting = new Set(waiting.map((recipient) => recipient.index));
-      for (const [at, mark] of record.marks.entries()) {
-        if (mark === "." && !isWaiting.has(at)) batch.mark(record.place.marksAt + at, "D");
-      }
-      const request = indexed.request === "bounce" ? indexed.request : undefined;
-      message = custody.claim(batch, record, {
-        pending,
-        indexed: true,
-        delayReported: indexed.delayReported,
-        request,
-      });
+      record = await store.loadRecord(indexed);
+      custody.batch(indexed.batch).openMarks();
     } catch (error) {
-      await this.#cannotClaim(indexed, error);
+      await this.#cannotClaim(indexed, spoolFault(error));
+      await custody.finishIfIdle(indexed.batch);
       return undefined;
     }
+    const message = this.#take(indexed, record, waiting);
     const damage = message.content === undefined ? undefined : damageOf(message.meta, message.content);
     if (damage === undefined && message.pending.length > 0) return message;
     if (damage !== undefined) await custody.setAside(message, damage);
@@ -137,10 +123,28 @@ export class DueMessages {
     return undefined;
   }
 
+  #take(indexed: IndexedMessage, record: LoadedRecord, waiting: readonly IndexedRecipient[]): ClaimedRecord {
+    const { custody } = this.#options;
+    const batch = custody.batch(indexed.batch);
+    // Who does not wait is settled, also where a loss of power has taken the mark: once the row is gone, it alone tells.
+    const isWaiting = new Set(waiting.map((recipient) => recipient.index));
+    for (const [at, mark] of record.marks.entries()) {
+      if (mark === "." && !isWaiting.has(at)) batch.mark(record.place.marksAt + at, "D");
+    }
+    return custody.claim(batch, record, {
+      // All that is unsettled is claimed, due or not: one attempt for the message saves a transaction.
+      pending: waiting
+        .filter((recipient) => record.marks[recipient.index] === ".")
+        .map(({ index, attempts, nextAttemptAtMs }) => ({ index, attempts, nextAttemptAtMs })),
+      indexed: true,
+      delayReported: indexed.delayReported,
+      request: indexed.request === "bounce" ? indexed.request : undefined,
+    });
+  }
+
   /** One message that cannot be read must not be in the way of all others that are due. */
-  async #cannotClaim(indexed: IndexedMessage, error: unknown): Promise<void> {
+  async #cannotClaim(indexed: IndexedMessage, fault: SpoolFault): Promise<void> {
     const { store, index, custody, report } = this.#options;
-    const fault = spoolFault(error);
     if (fault.kind !== "damaged" && !isLocal(fault)) throw fault;
     let reason = fault.message;
     if (fault.kind === "damaged") {

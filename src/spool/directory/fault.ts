@@ -9,6 +9,8 @@ const fullCodes = new Set(["ENOSPC", "EDQUOT", "EFBIG", "EMFILE", "ENFILE", "ENO
 const damageCodes = new Set(["EFTYPE", "ETRUNCATED", "ELOOP", "EISDIR", "ENXIO"]);
 /** What is wrong with this process: no file is to blame. */
 const ownCodes = new Set(["EMFILE", "ENFILE", "ENOMEM"]);
+/** What somebody has done to a file. */
+const permissionCodes = new Set(["EACCES", "EPERM"]);
 
 /** A system's error as the spool's. */
 export function spoolFault(error: unknown): SpoolFault {
@@ -23,11 +25,15 @@ const sqliteKinds = new Map<number, SpoolFaultKind>([
   [26, "damaged"], // SQLITE_NOTADB
   [13, "full"], // SQLITE_FULL
 ]);
+/** SQLite found no room for the memory that it shares among processes, and calls that an error of the disk. */
+const sharedMemoryFault = 4874; // SQLITE_IOERR_SHMSIZE
 
 /** An error of SQLite as the spool's; `damaged` stands for the index as a whole. */
 export function indexFault(error: unknown): SpoolFault {
   if (error instanceof SpoolFault) return error;
-  const kind = sqliteKinds.get(sqliteCode(error) ?? 0) ?? "io";
+  if (sqliteCode(error) === undefined) return spoolFault(error);
+  const isShort = error instanceof Error && "errcode" in error && error.errcode === sharedMemoryFault;
+  const kind = isShort ? "full" : (sqliteKinds.get(sqliteCode(error) ?? 0) ?? "io");
   return new SpoolFault(kind, `the queue index: ${reasonOf(error)}`, error);
 }
 
@@ -38,9 +44,14 @@ export function sqliteCode(error: unknown): number | undefined {
 }
 
 /** Is it this one file that cannot be read now, while others may be? */
-export function isLocal(error: unknown): boolean {
-  const code = systemCode(error instanceof SpoolFault ? error.cause : error);
+export function isLocal(fault: SpoolFault): boolean {
+  const code = systemCode(fault.cause);
   return code !== undefined && !ownCodes.has(code);
+}
+
+/** May it be the disk, and not only this file? */
+export function isPerhapsDisk(fault: SpoolFault): boolean {
+  return fault.kind !== "damaged" && !permissionCodes.has(systemCode(fault.cause) ?? "");
 }
 
 export function reasonOf(error: unknown): string {

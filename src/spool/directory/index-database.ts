@@ -8,19 +8,23 @@ import { existsSync } from "node:fs";
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import { SpoolFault } from "../spool.ts";
 import { indexFault } from "./fault.ts";
+import { makePrivate } from "./private-file.ts";
 
 export type Row = Record<string, unknown>;
 
 const version = 1;
 const busyTimeoutMs = 5_000;
-const walBytesMax = 16 * 1024 * 1024;
+/** The log is moved into the database every mebibyte: on a disk that fills up, it must not take the last room. */
+const logPagesMax = 256;
+const logBytesMax = 4 * 1024 * 1024;
 
 const settings = `
   PRAGMA busy_timeout = ${busyTimeoutMs};
   PRAGMA journal_mode = WAL;
   PRAGMA synchronous = FULL;
   PRAGMA foreign_keys = ON;
-  PRAGMA journal_size_limit = ${walBytesMax};
+  PRAGMA wal_autocheckpoint = ${logPagesMax};
+  PRAGMA journal_size_limit = ${logBytesMax};
 `;
 
 /** Sums are kept by triggers: a quota must not cost a walk through the queue. */
@@ -103,7 +107,8 @@ export class IndexDatabase {
     let database: DatabaseSync | undefined;
     try {
       // Whoever makes the file owns it, and that must be the deliverer: SQLite would make it for the operator too.
-      if (access !== "make" && !existsSync(file)) throw new SpoolFault("io", notMade);
+      if (access === "make") makePrivate(file);
+      else if (!existsSync(file)) throw new SpoolFault("io", notMade);
       database = new DatabaseSync(file, { readOnly: access === "read" });
       database.exec(access === "read" ? `PRAGMA busy_timeout = ${busyTimeoutMs}` : settings);
       const found = Number(database.prepare("PRAGMA user_version").get()?.["user_version"]);

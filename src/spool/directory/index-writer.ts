@@ -21,8 +21,9 @@ export class IndexWriter {
   readonly #onFault: (fault: SpoolFault) => void;
   #waiting: Entry[] = [];
   #kept: Entry[] = [];
+  #fault: SpoolFault | undefined;
 
-  /** @param onFault told of each group of changes that could not be written. */
+  /** @param onFault told when changes begin to be kept. */
   constructor(index: QueueIndex, onFault: (fault: SpoolFault) => void) {
     this.#index = index;
     this.#onFault = onFault;
@@ -34,6 +35,11 @@ export class IndexWriter {
       if (this.#waiting.length === 0) setImmediate(() => this.#turn());
       this.#waiting.push({ change, onWritten, onTried: resolve });
     });
+  }
+
+  /** Is something kept because there is no room for it? */
+  get lacksRoom(): boolean {
+    return this.#kept.length > 0 && this.#fault?.kind === "full";
   }
 
   /** Writes what is kept; throws a SpoolFault if that is still not possible. */
@@ -50,21 +56,35 @@ export class IndexWriter {
   #turn(): void {
     const entries = this.#waiting.splice(0);
     if (entries.length === 0) return;
+    const wasWell = this.#kept.length === 0;
     try {
       this.#write([...this.#kept.splice(0), ...entries]);
     } catch (error) {
-      this.#onFault(indexFault(error));
+      if (wasWell) this.#onFault(indexFault(error));
     }
     for (const { onTried } of entries) onTried();
   }
 
   #write(entries: readonly Entry[]): void {
+    const changes = entries.map(({ change }) => change);
     try {
-      this.#index.apply(entries.map(({ change }) => change));
+      this.#apply(changes);
     } catch (error) {
       this.#kept = [...entries];
-      throw indexFault(error);
+      this.#fault = indexFault(error);
+      throw this.#fault;
     }
     for (const { onWritten } of entries) onWritten();
+  }
+
+  /** On a full disk it may be the index's own log that has no room to grow, and could be emptied. */
+  #apply(changes: readonly IndexChange[]): void {
+    try {
+      this.#index.apply(changes);
+    } catch (error) {
+      if (indexFault(error).kind !== "full") throw error;
+      this.#index.emptyLog();
+      this.#index.apply(changes);
+    }
   }
 }

@@ -46,6 +46,11 @@ export class QueueIndex extends IndexReader {
     });
   }
 
+  /** Moves everything from the log into the database, and gives back the log's room, unless a reader is in the way. */
+  emptyLog(): void {
+    this.database.get("PRAGMA wal_checkpoint(TRUNCATE)");
+  }
+
   #apply(change: IndexChange): void {
     const { meta, deferred, attempts, answered } = change;
     if (answered !== undefined) {

@@ -42,7 +42,7 @@ export class UsagePublisher {
     // Now and then in any case: somebody may have removed the file.
     if (text === this.#published && monotonicMs - this.#publishedAtMs < rewriteMs) return;
     const draft = `${usageFile(this.#path)}.tmp`;
-    await writeFile(draft, text, { mode: 0o640 });
+    await writeFile(draft, text, { mode: 0o600 });
     await rename(draft, usageFile(this.#path));
     this.#published = text;
     this.#publishedAtMs = monotonicMs;
