@@ -165,11 +165,6 @@ export class Conversation {
   }
 
   #receive(transaction: Transaction, greeting: Greeting): void {
-    const overQuota = this.#overQuota(transaction);
-    if (overQuota !== undefined) {
-      this.#answer(overQuota);
-      return;
-    }
     const request = intakeRequest(this.#context, this.#session, transaction, greeting);
     let intake: Intake;
     try {
@@ -184,20 +179,6 @@ export class Conversation {
     const timeoutMs = messageTimeoutMs(this.#context.timeouts, request.messageBytesMax);
     this.#messageTimer = setTimeout(() => this.end("timeout", "impatient"), timeoutMs);
     this.#send("startData");
-  }
-
-  /** Is there room, of what is declared, in the spool and in the partner's share of it? Asked before the content is sent. */
-  #overQuota({ identity, mail }: Transaction): Answer | undefined {
-    const { usage, policy } = this.#context;
-    const { name, limits } = identity.partner;
-    const wantedBytes = mail.declaredBytes ?? 0;
-    const usedBytes = usage.totalBytes();
-    if (usedBytes + wantedBytes >= policy.config.limits.spoolBytesMax) {
-      return { reply: "spoolFull", reason: { partner: name, usedBytes, maxBytes: policy.config.limits.spoolBytesMax } };
-    }
-    const partnerBytes = usage.partnerBytes(name);
-    if (partnerBytes + wantedBytes < limits.queueBytesMax) return undefined;
-    return { reply: "queueQuota", reason: { partner: name, usedBytes: partnerBytes, maxBytes: limits.queueBytesMax } };
   }
 
   #quit(): void {

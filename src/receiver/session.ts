@@ -10,6 +10,7 @@ import { mailboxKey, pathText, type ForwardPath } from "../mail/address.ts";
 import type { Envelope, Recipient } from "../mail/envelope.ts";
 import type { ReplyName } from "../mail/reply.ts";
 import { judgePeer, type PeerIdentity } from "../partner/identity.ts";
+import type { Partner } from "../partner/partner.ts";
 import { identityRefusal, judgeRecipient, judgeSender } from "../partner/policy.ts";
 import { parseMail, parseRcpt, type MailCommand } from "./command.ts";
 import type { ReceiverContext } from "./context.ts";
@@ -61,7 +62,7 @@ const extensions = ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES",
 export class Session {
   readonly id: string;
   readonly address: string;
-  readonly #context: Pick<ReceiverContext, "policy" | "now">;
+  readonly #context: Pick<ReceiverContext, "policy" | "now" | "usage">;
   readonly #takeSeat: (identity: PeerIdentity) => boolean;
   #secured: SecuredBy | undefined;
   #greeting: Greeting | undefined;
@@ -73,7 +74,7 @@ export class Session {
   constructor(
     id: string,
     address: string,
-    context: Pick<ReceiverContext, "policy" | "now">,
+    context: Pick<ReceiverContext, "policy" | "now" | "usage">,
     takeSeat: (identity: PeerIdentity) => boolean,
   ) {
     this.id = id;
@@ -168,6 +169,8 @@ export class Session {
     if (parsed.kind === "refused") return { reply: parsed.reply, reason: { partner }, client: commandReason(line) };
     const judged = this.#judgeMail(identity, parsed.command);
     if (judged.reply !== "senderAccepted") return judged;
+    const overQuota = this.#overQuota(identity.partner, parsed.command.declaredBytes ?? 0);
+    if (overQuota !== undefined) return { ...judged, ...overQuota };
     // What counts against the partner's limits comes last: a MAIL that is refused for another reason costs it nothing.
     if (!this.#takeSeat(identity)) return { ...judged, reply: "rateExceeded", reason: { partner, of: "connections" } };
     if (!policy.takeMessage(identity.partner, now.getTime())) {
@@ -175,6 +178,18 @@ export class Session {
     }
     this.#transaction = { identity, mail: parsed.command, recipients: new Map() };
     return judged;
+  }
+
+  /** Is there room, of what is declared, in the spool and in the partner's share of it? Told before the content is sent. */
+  #overQuota({ name, limits }: Partner, declaredBytes: number): Pick<Answer, "reply" | "reason"> | undefined {
+    const { usage, policy } = this.#context;
+    const usedBytes = usage.totalBytes();
+    const maxBytes = policy.config.limits.spoolBytesMax;
+    if (usedBytes + declaredBytes >= maxBytes)
+      return { reply: "spoolFull", reason: { partner: name, usedBytes, maxBytes } };
+    const partnerBytes = usage.partnerBytes(name);
+    if (partnerBytes + declaredBytes < limits.queueBytesMax) return undefined;
+    return { reply: "queueQuota", reason: { partner: name, usedBytes: partnerBytes, maxBytes: limits.queueBytesMax } };
   }
 
   #judgeMail({ partner }: PeerIdentity, mail: MailCommand): Answer {
