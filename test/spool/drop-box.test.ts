@@ -112,8 +112,10 @@ describe("DirectoryDropBox", () => {
     const failing = fault("ENOSPC", "write", /\.part$/);
     const { dropBox, names } = await dropBoxWith({ disk: faultyDisk(failing.watch) });
     const draft = dropBox.receive();
-    const writes = [large(), large(), small()].map((piece) => draft.write(piece));
+    // More than is gathered before it is written.
+    const writes = [large("a", 300_000), large("b", 300_000)].map((piece) => draft.write(piece));
     for (const write of writes) await expect(write).rejects.toMatchObject({ kind: "full" });
+    await expect(draft.write(small())).rejects.toMatchObject({ kind: "full" });
     expect(failing.count).toBe(1);
     await draft.discard();
     expect(await names()).toEqual([]);

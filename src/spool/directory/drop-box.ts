@@ -16,6 +16,7 @@ import { takeLock, type Lock } from "./lock.ts";
 import { batchesAmong, readName } from "./names.ts";
 
 export const inlineBytesMax = 64 * 1024;
+const writeBytesMin = 256 * 1024;
 
 export interface DropBoxOptions {
   /** The folder `incoming`. */
@@ -98,10 +99,14 @@ class DirectoryDraft implements Draft {
   readonly #ended: () => void;
   readonly #hash: Hash = createHash("sha256");
   #phase: DraftPhase = { kind: "open" };
+  /** What is not written yet: TLS gives pieces of 16 KiB, and a write of each would cost more than the bytes. */
   #pieces: Buffer[] = [];
+  #pieceBytes = 0;
   #wireBytes = 0;
   /** Set when the draft has outgrown memory: all its writes, in order. */
   #file: Promise<DraftFile> | undefined;
+  /** The first write that failed: nothing is taken after it. */
+  #failure: SpoolFault | undefined;
 
   constructor(id: string, directory: string, disk: Disk, group: GroupCommit, ended: () => void) {
     this.id = id;
@@ -113,16 +118,13 @@ class DirectoryDraft implements Draft {
 
   write(wire: Buffer): Promise<void> | undefined {
     if (this.#phase.kind !== "open") return Promise.reject(this.#closedFault());
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
     this.#hash.update(wire);
     this.#wireBytes += wire.length;
-    if (this.#file === undefined) {
-      this.#pieces.push(wire);
-      if (this.#wireBytes <= inlineBytesMax) return undefined;
-      const pieces = this.#pieces;
-      this.#pieces = [];
-      return this.#append(this.#disk.create(this.#part), pieces);
-    }
-    return this.#append(this.#file, [wire]);
+    this.#pieces.push(wire);
+    this.#pieceBytes += wire.length;
+    if (this.#pieceBytes <= (this.#file === undefined ? inlineBytesMax : writeBytesMin)) return undefined;
+    return this.#flush();
   }
 
   commit(message: DraftMessage): Promise<MessageMeta> {
@@ -151,7 +153,10 @@ class DirectoryDraft implements Draft {
       sha256: this.#hash.digest("hex"),
     };
     try {
-      if (this.#file !== undefined) await finish(await this.#file);
+      if (this.#file !== undefined) {
+        await this.#flush();
+        await finish(await this.#file);
+      }
       await this.#group.add({
         meta,
         record: encodeRecord(meta, this.#file === undefined ? this.#pieces : undefined),
@@ -174,6 +179,14 @@ class DirectoryDraft implements Draft {
     this.#end();
   }
 
+  /** Writes what is waiting to the draft's own file, which is made for the first of it. */
+  #flush(): Promise<void> {
+    const pieces = this.#pieces;
+    this.#pieces = [];
+    this.#pieceBytes = 0;
+    return this.#append(this.#file ?? this.#disk.create(this.#part), pieces);
+  }
+
   async #append(opened: Promise<DraftFile>, pieces: readonly Buffer[]): Promise<void> {
     const written = opened.then(async (file) => {
       try {
@@ -186,7 +199,8 @@ class DirectoryDraft implements Draft {
     });
     this.#file = written;
     await written.catch((error: unknown) => {
-      throw spoolFault(error);
+      this.#failure ??= spoolFault(error);
+      throw this.#failure;
     });
   }
 
