@@ -55,6 +55,29 @@ export async function loadValidConfig(file: string, now: Date, output: Output): 
   }
 }
 
+/** What can be told of the spool although the configuration may be invalid at the moment: somebody may be editing it. */
+export interface SpoolPlace {
+  readonly path: string;
+  /** Undefined where the configuration is invalid. */
+  readonly config: RelayConfig | undefined;
+}
+
+/** Where the spool is. An invalid configuration is warned about, as long as it says that much. */
+export async function findSpool(file: string, now: Date, output: Output): Promise<SpoolPlace> {
+  const result = await loadConfig(file, now);
+  if (result.kind === "loaded") return { path: result.config.spool.path, config: result.config };
+  const bytes = await readBounded(file);
+  const root = "fault" in bytes ? undefined : parseSource(resolve(file), bytes, []);
+  if (root === undefined) return { path: (await loadValidConfig(file, now, output)).spool.path, config: undefined };
+  const spool = valueOf(root, "spool");
+  const path = spool === undefined ? undefined : valueOf(spool, "path");
+  const written = path?.kind === "scalar" && typeof path.value === "string" ? path.value : "../var/spool";
+  output.err(
+    "pinrelay: the configuration is invalid at the moment, see pinrelay check; this is the spool that it names\n",
+  );
+  return { path: resolve(dirname(file), written), config: undefined };
+}
+
 /**
  * One text at the top of relay.yaml, for what must be known before the whole can be valid (the host name, while its
  * certificate does not exist yet). Undefined where it is not there.

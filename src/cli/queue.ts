@@ -6,7 +6,7 @@ import { pathText } from "../mail/address.ts";
 import { readMessage, readQueue, type QueueDetails } from "../spool/directory/queue-reader.ts";
 import { QueueAdmin } from "../spool/directory/queue-admin.ts";
 import type { QueueChange, QueueEntry } from "../spool/spool.ts";
-import { configOption, examples, jsonOption, loadValidConfig, newCommand } from "./command.ts";
+import { configOption, examples, findSpool, jsonOption, newCommand } from "./command.ts";
 import { CliError, formatTable, printable, type Output } from "./output.ts";
 import { selectionOf, withSelection, type SelectionOptions } from "./queue-selection.ts";
 
@@ -39,10 +39,10 @@ function listCommand(output: Output): Command {
     )
     .action(async (ids: string[], options: Options & SelectionOptions) => {
       const now = new Date();
-      const config = await loadValidConfig(options.config, now, output);
+      const { path } = await findSpool(options.config, now, output);
       const selection = selectionOf(ids, options, now, "reads");
       const entries: QueueEntry[] = [];
-      for await (const entry of readQueue(config.spool.path, selection)) {
+      for await (const entry of readQueue(path, selection)) {
         if (options.json === true) output.out(`${JSON.stringify(entry)}\n`);
         else entries.push(entry);
       }
@@ -84,9 +84,9 @@ function changeCommand({ name, description, done }: (typeof changes)[number], ou
     )
     .action(async (ids: string[], options: Options & SelectionOptions) => {
       const now = new Date();
-      const config = await loadValidConfig(options.config, now, output);
+      const { path } = await findSpool(options.config, now, output);
       const selection = selectionOf(ids, options, now, "changes");
-      const admin = new QueueAdmin(config.spool.path);
+      const admin = new QueueAdmin(path);
       try {
         const changed = await admin[name](selection);
         if (options.json === true) for (const change of changed) output.out(`${JSON.stringify(change)}\n`);
@@ -117,8 +117,8 @@ function showCommand(output: Output): Command {
     .addOption(jsonOption())
     .action(async (id: string, options: Options) => {
       const now = new Date();
-      const config = await loadValidConfig(options.config, now, output);
-      const message = await readMessage(config.spool.path, id);
+      const { path } = await findSpool(options.config, now, output);
+      const message = await readMessage(path, id);
       if (message === undefined) {
         throw new CliError(
           1,

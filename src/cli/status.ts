@@ -10,7 +10,7 @@ import { countQueue } from "../spool/directory/queue-reader.ts";
 import { spoolFolders } from "../spool/directory/folders.ts";
 import { isLocked } from "../spool/directory/lock.ts";
 import { lockFile, readState, type RelayState } from "../supervisor/state.ts";
-import { configOption, examples, jsonOption, loadValidConfig, newCommand } from "./command.ts";
+import { configOption, examples, findSpool, jsonOption, newCommand } from "./command.ts";
 import { CliError, formatTable, type Output } from "./output.ts";
 import { duration } from "./queue.ts";
 
@@ -18,7 +18,8 @@ type Queue = Awaited<ReturnType<typeof countQueue>>;
 
 interface Status {
   readonly running: boolean;
-  readonly hostname: string;
+  /** Null where the configuration is invalid at the moment. */
+  readonly hostname: string | null;
   readonly receiver: boolean;
   readonly deliverer: boolean;
   readonly startedAt: string | null;
@@ -26,7 +27,7 @@ interface Status {
   readonly queue: Queue;
   /** The version of the configuration in force, where a supervisor knows it; and of the files as they are now. */
   readonly policy: string | null;
-  readonly policyOfFiles: string;
+  readonly policyOfFiles: string | null;
 }
 
 export function statusCommand(output: Output): Command {
@@ -37,8 +38,8 @@ export function statusCommand(output: Output): Command {
     .addHelpText("after", examples("pinrelay status", "pinrelay status --json"))
     .action(async (options: { config: string; json?: boolean }) => {
       const now = new Date();
-      const config = await loadValidConfig(options.config, now, output);
-      const status = await readStatus(config.spool.path, config.hostname, config.version);
+      const { path, config } = await findSpool(options.config, now, output);
+      const status = await readStatus(path, config?.hostname ?? null, config?.version ?? null);
       output.out(options.json === true ? `${JSON.stringify(status, null, 2)}\n` : statusText(status, now));
       if (!status.running) {
         const idle = !status.receiver && !status.deliverer;
@@ -47,7 +48,7 @@ export function statusCommand(output: Output): Command {
     });
 }
 
-async function readStatus(spoolPath: string, hostname: string, policyOfFiles: string): Promise<Status> {
+async function readStatus(spoolPath: string, hostname: string | null, policyOfFiles: string | null): Promise<Status> {
   const folders = spoolFolders(spoolPath);
   const state = isLocked(lockFile(spoolPath)) ? await readState(spoolPath) : undefined;
   const receiver = isLocked(join(folders.incoming, "lock.sqlite"));
@@ -76,10 +77,10 @@ function statusText(status: Status, now: Date): string {
     return [name, lives ? "alive" : "dead", pid, String(known?.restarts ?? ""), (known?.listening ?? []).join(", ")];
   });
   return [
-    `${hostname}: ${how}\n`,
+    `${hostname ?? "the relay"}: ${how}\n`,
     formatTable(rows, ["compartment", "state", "pid", "restarts", "listening"]),
     `queue: ${queue.deferred} deferred, ${queue.held} held; batches: ${queue.batchesIncoming} not taken yet, ${queue.batchesTaken} being delivered\n`,
-    policy !== null && policy !== policyOfFiles
+    policy !== null && policyOfFiles !== null && policy !== policyOfFiles
       ? "the configuration has changed since the start: restart the relay to use it\n"
       : "",
   ].join("");

@@ -149,19 +149,17 @@ export function chainsTo(
 ): boolean {
   const issuedBy = (certificate: X509Certificate, issuer: X509Certificate): boolean =>
     issuer.ca && isWithinDates(issuer, now) && certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
-  const seek = (certificate: X509Certificate, pool: readonly X509Certificate[]): boolean => {
-    if (anchors.some((anchor) => issuedBy(certificate, anchor))) return true;
-    return pool.some(
-      (issuer) =>
-        issuedBy(certificate, issuer) &&
-        seek(
-          issuer,
-          pool.filter((other) => other !== issuer),
-        ),
-    );
-  };
   const leaf = chain[0];
-  return leaf !== undefined && seek(leaf, chain.slice(1, chainLengthMax));
+  if (leaf === undefined) return false;
+  // Each certificate is looked at once, however they are interlinked: signatures cost, and the peer chose them.
+  const reached = new Set([leaf]);
+  for (const certificate of reached) {
+    if (anchors.some((anchor) => issuedBy(certificate, anchor))) return true;
+    for (const issuer of chain.slice(1, chainLengthMax)) {
+      if (!reached.has(issuer) && issuedBy(certificate, issuer)) reached.add(issuer);
+    }
+  }
+  return false;
 }
 
 /** Does the certificate carry the DNS name as a subjectAltName (RFC 9525 §6.3: the subject is not looked at)? */

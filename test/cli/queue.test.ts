@@ -1,3 +1,4 @@
+import { appendFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import { queueCommand } from "../../src/cli/queue.ts";
 import { openDirectorySpool, type DirectorySpool } from "../../src/spool/directory/directory-spool.ts";
@@ -73,6 +74,15 @@ describe("pinrelay queue", () => {
       expect(out).toContain("<orders@corp.example> pending by internal, 1 attempt, next at");
       expect(out).toContain("<b@edi.corp.example> delivered");
       expect(out).toContain("mail1 10.1.0.10:25, 1 recipient: 450 4.2.1 busy");
+    }));
+
+  it("lists what waits although somebody is editing the configuration and it is invalid at the moment", () =>
+    withQueue(async ({ folder, deferred }) => {
+      await appendFile(folder.configFile, "hostnam: oops\n");
+      const { exitCode, out, err } = await queue(folder, "list");
+      expect(exitCode).toBe(0);
+      expect(out).toContain(deferred);
+      expect(err).toContain("pinrelay check");
     }));
 
   it("says no, with exit status 1, to an id that does not wait", () =>
