@@ -25,12 +25,9 @@ describe("a long queue", { timeout: 1_800_000 }, () => {
     const measured = JSON.parse(stdout) as Measured; // written by the script beside this one
     if (process.env["PINRELAY_QUEUE"] !== undefined) console.log(`${messages} deferred messages:`, measured);
     expect(measured.listed).toBe(messages);
-    // Generous, for a machine that does other things: what is looked for is a cost that grows with the queue.
-    expect(measured.startMs).toBeLessThan(1_000 + messages / 20);
+    // How long it took is printed, not asserted: memory and counts are.
     expect(measured.megabytesStarted - measured.megabytesBefore).toBeLessThan(60 + messages / 1_000);
     expect(measured.megabytesInHand - measured.megabytesBefore).toBeLessThan(150 + messages / 1_000);
-    expect(measured.claimBesideMs).toBeLessThan(5_000);
-    expect(measured.idleClaimMs).toBeLessThan(500);
   });
 
   it("is held, released and emptied by the operator in pages, beside the deliverer", async () => {

@@ -95,14 +95,21 @@ export class Custody {
       return;
     }
     const place = { ...location, batchBytes: batch.bytes };
+    const change = {
+      kind: "put back" as const,
+      meta,
+      place,
+      deferred: [...waiting.values()],
+      attempts,
+      delayReported,
+      answered: request,
+      nowMs: this.nowMs,
+    };
     let finishing: Promise<void> | undefined;
-    await this.#writer.write(
-      { meta, place, deferred: [...waiting.values()], attempts, delayReported, answered: request, nowMs: this.nowMs },
-      () => {
-        if (waiting.size > 0) batch.known = true;
-        finishing = this.#finish(message);
-      },
-    );
+    await this.#writer.write(change, () => {
+      if (waiting.size > 0) batch.known = true;
+      finishing = this.#finish(message);
+    });
     await finishing;
   }
 
@@ -160,16 +167,18 @@ export class Custody {
 
   /** To be called when nothing of the batch is in hand: lets go of it, and removes it if nothing of it is left. */
   async finishBatch(batch: TakenBatch): Promise<void> {
-    if (this.#options.isUnread(batch.name)) return;
+    const { name } = batch;
+    if (this.#options.isUnread(name)) return;
     try {
-      if (!this.#index.batchIsInUse(batch.name)) await this.#retire(batch);
-      else if (!batch.owesMarks) {
-        this.#index.markExamined(batch.name);
+      if (!this.#index.batchIsInUse(name)) {
+        await this.#retire(batch);
+      } else if (!batch.owesMarks) {
         this.#letGo(batch);
+        if (!this.#index.isExamined(name)) await this.#writer.write({ kind: "examined", batch: name });
       }
     } catch (error) {
       this.#letGo(batch);
-      this.#leftover(this.#store.batchPath(batch.name), error);
+      this.#leftover(this.#store.batchPath(name), error);
     }
   }
 
@@ -223,13 +232,13 @@ export class Custody {
   }
 
   async #retire(batch: TakenBatch): Promise<void> {
-    if (this.#index.knowsBatch(batch.name)) {
-      // Once the index has forgotten the batch, its marks alone say that nothing is left of it.
-      if (await this.#store.hasBatch(batch.name)) await batch.syncMarks();
-      this.#index.forgetBatch(batch.name);
-    }
+    const { name } = batch;
+    const isKnown = this.#index.knowsBatch(name);
+    // When the index has forgotten the batch, and a loss of power brings its file back, its marks alone tell what is left.
+    if (isKnown && (await this.#store.hasBatch(name))) await batch.syncMarks();
     this.#letGo(batch);
-    await this.#store.unlinkBatch(batch.name);
+    await this.#store.unlinkBatch(name);
+    if (isKnown) await this.#writer.write({ kind: "retired", batch: name });
   }
 
   #letGo(batch: TakenBatch): void {

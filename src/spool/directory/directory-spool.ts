@@ -129,7 +129,8 @@ export class DirectorySpool implements Spool {
   async recover(): Promise<void> {
     await this.#backlog.addTaken(await recoverQueue(this.#recovery));
     // Settled to the last message, and not cleared away.
-    for (const name of this.#index.idleBatches()) await this.#custody.finishBatch(this.#custody.batch(name));
+    const idle = this.#index.idleBatches().filter((name) => !this.#backlog.isUnread(name));
+    await Promise.all(idle.map((name) => this.#custody.finishBatch(this.#custody.batch(name))));
   }
 
   claimNew({ nowMs, countMax }: ClaimRequest): Promise<ClaimedMessage[]> {

@@ -30,7 +30,7 @@ export class IndexWriter {
   }
 
   /** Resolves when the change has been written, or could not be and is kept. Never rejects. */
-  write(change: IndexChange, onWritten: () => void): Promise<void> {
+  write(change: IndexChange, onWritten: () => void = () => undefined): Promise<void> {
     return new Promise((resolve) => {
       if (this.#waiting.length === 0) setImmediate(() => this.#turn());
       this.#waiting.push({ change, onWritten, onTried: resolve });

@@ -14,8 +14,17 @@ export interface Lane {
   readonly partner: string;
 }
 
+/** What is written into the index together with whatever else there is to be written at that moment. */
+export type IndexChange =
+  | PutBackChange
+  /** The index knows all that is left of the batch. */
+  | { readonly kind: "examined"; readonly batch: string }
+  /** Nothing is left of the batch. */
+  | { readonly kind: "retired"; readonly batch: string };
+
 /** One message's change: the recipients that stay, those that are settled, and the request that is answered by it. */
-export interface IndexChange {
+export interface PutBackChange {
+  readonly kind: "put back";
   readonly meta: MessageMeta;
   readonly place: {
     readonly batch: string;
@@ -42,7 +51,19 @@ export class QueueIndex extends IndexReader {
   /** Writes all changes in one transaction: durable when it returns, all or none. */
   apply(changes: readonly IndexChange[]): void {
     this.database.transaction(() => {
-      for (const change of changes) this.#apply(change);
+      for (const change of changes) {
+        switch (change.kind) {
+          case "put back":
+            this.#putBack(change);
+            break;
+          case "examined":
+            this.database.run("UPDATE batch SET examined = 1 WHERE name = ?", change.batch);
+            break;
+          case "retired":
+            this.database.run("DELETE FROM batch WHERE name = ?", change.batch);
+            break;
+        }
+      }
     });
   }
 
@@ -51,7 +72,7 @@ export class QueueIndex extends IndexReader {
     this.database.get("PRAGMA wal_checkpoint(TRUNCATE)");
   }
 
-  #apply(change: IndexChange): void {
+  #putBack(change: PutBackChange): void {
     const { meta, deferred, attempts, answered } = change;
     if (answered !== undefined) {
       this.database.run("DELETE FROM request WHERE message = ? AND action = ?", meta.id, answered);
@@ -73,7 +94,7 @@ export class QueueIndex extends IndexReader {
     }
   }
 
-  #put({ meta, place, deferred, delayReported, nowMs }: IndexChange): void {
+  #put({ meta, place, deferred, delayReported, nowMs }: PutBackChange): void {
     const partner = meta.partner ?? "";
     this.database.run(
       "INSERT INTO batch (name, bytes, examined) VALUES (?, ?, 0) ON CONFLICT DO NOTHING",
@@ -239,15 +260,15 @@ export class QueueIndex extends IndexReader {
 
   // ── batches ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Examined batches of which nothing is left. */
+  /** Batches of which nothing waits. */
   idleBatches(): string[] {
     return this.database
-      .all("SELECT name FROM batch WHERE examined = 1 AND NOT EXISTS (SELECT 1 FROM message WHERE batch = name)")
+      .all("SELECT name FROM batch WHERE NOT EXISTS (SELECT 1 FROM message WHERE batch = name)")
       .map((row) => stringOf(row["name"]));
   }
 
-  markExamined(batch: string): void {
-    this.database.run("UPDATE batch SET examined = 1 WHERE name = ?", batch);
+  isExamined(batch: string): boolean {
+    return this.database.get("SELECT 1 FROM batch WHERE name = ? AND examined = 1", batch) !== undefined;
   }
 
   batchIsInUse(batch: string): boolean {
@@ -256,9 +277,5 @@ export class QueueIndex extends IndexReader {
 
   knowsBatch(batch: string): boolean {
     return this.database.get("SELECT 1 FROM batch WHERE name = ?", batch) !== undefined;
-  }
-
-  forgetBatch(batch: string): void {
-    this.database.run("DELETE FROM batch WHERE name = ?", batch);
   }
 }
