@@ -97,6 +97,7 @@ async function deliverUntil(config: RelayConfig, stopped: Promise<void>): Promis
   const spool = await openDirectorySpool({
     path: config.spool.path,
     report: (problem) => log.error({ event: "spool problem", ...problem }),
+    honoured: (id, action) => log.info({ event: "operator's request", id, action }),
   });
   const deliverer = new Deliverer({ config, spool, log });
   deliverer.start();
