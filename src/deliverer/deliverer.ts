@@ -174,16 +174,35 @@ export class Deliverer {
   #dispatch(message: ClaimedMessage): void {
     this.#inHand += 1;
     const work = this.#deliver(message)
-      .catch((error: unknown) => {
-        // Claimed and not put back: a restart finds it. What is here is a bug, or a fault of the spool while stopping.
-        this.#log.error({ event: "message stuck", id: message.meta.id, error: errorText(error) });
-      })
+      .catch((error: unknown) => this.#rescue(message, error))
       .finally(() => {
         this.#inHand -= 1;
         this.#underWay.delete(work);
         if (this.#isLimited) this.#fill();
       });
     this.#underWay.add(work);
+  }
+
+  /**
+   * What nobody expected must not keep an accepted message from its recipients and its sender until somebody restarts us:
+   * what is not settled is tried again after the longest pause. While stopping, the next to open the spool finds it.
+   */
+  async #rescue(message: ClaimedMessage, error: unknown): Promise<void> {
+    const { meta, pending, delayReported } = message;
+    this.#log.error({ event: "message stuck", id: meta.id, error: errorText(error) });
+    if (this.#stopping) return;
+    try {
+      if (error instanceof SpoolFault && error.kind === "damaged") {
+        await this.#spool.setAside(message, error.message);
+        return;
+      }
+      const nextAttemptAtMs = this.#now().getTime() + Math.max(...this.#config.retry.scheduleMs);
+      const deferred = pending.map(({ index, attempts }) => ({ index, route: null, attempts, nextAttemptAtMs }));
+      await this.#spool.putBack(message, { deferred, attempts: [], delayReported });
+    } catch (cause) {
+      // It was put back already, or cannot be: a restart finds it.
+      this.#log.error({ event: "bug", id: meta.id, error: errorText(cause) });
+    }
   }
 
   async #deliver(message: ClaimedMessage): Promise<void> {
@@ -325,9 +344,10 @@ export class Deliverer {
   }
 }
 
-/** Disk and database, as opposed to bugs: those have no code. */
+/** Disk and database, as opposed to bugs, which have no code, and to damage, which no waiting mends. */
 function isSystemFault(error: unknown): boolean {
-  return error instanceof SpoolFault || (error instanceof Error && "code" in error);
+  if (error instanceof SpoolFault) return error.kind !== "damaged";
+  return error instanceof Error && "code" in error;
 }
 
 /** By an exception that nobody catches: the supervisor starts a successor, which mends the spool. */

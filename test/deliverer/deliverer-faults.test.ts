@@ -111,6 +111,28 @@ describe("faults", () => {
     await relay.log.until(() => relay.log.named("report").length === 1);
   });
 
+  test("that nobody expected does not leave the message in hand for ever: it is tried again later", async () => {
+    const hop = await hopWith((verb) => (verb === "RCPT" ? "550 5.1.1 no" : undefined));
+    const relay = await relayTo(hop);
+    await relay.commit();
+    relay.spool.fail("report", new Error("a bug"));
+    relay.start();
+    await relay.log.until(() => relay.log.named("message stuck").length === 1);
+    await relay.spool.settledDown();
+    relay.clock.ms += Math.max(...relay.config.retry.scheduleMs);
+    await relay.log.until(() => relay.log.named("report").length === 1);
+  });
+
+  test("of a content that cannot be reported on sets the message aside, and is not tried for ever", async () => {
+    const hop = await hopWith((verb) => (verb === "RCPT" ? "550 5.1.1 no" : undefined));
+    const relay = await relayTo(hop);
+    await relay.commit();
+    relay.spool.fail("report", new SpoolFault("damaged", "the content does not match its checksum"));
+    relay.start();
+    await relay.spool.until(() => relay.spool.setAsides.length === 1);
+    expect(relay.log.named("spool fault")).toEqual([]);
+  });
+
   test("of one claim does not keep the other from being made", async () => {
     const hop = await hopWith();
     const relay = await relayTo(hop);
@@ -131,7 +153,7 @@ describe("faults", () => {
     expect(relay.fatal).toEqual([fault]);
   });
 
-  test("a mark that cannot be written leaves the message for the next start, and stop() comes to its end", async () => {
+  test("a mark that cannot be written leaves the message to be tried again, and stop() comes to its end", async () => {
     const hop = await hopWith();
     const relay = await relayTo(hop);
     relay.spool.fail("settle", new Error("no such message"));
@@ -141,6 +163,7 @@ describe("faults", () => {
     await relay.commit({ content: "Subject: two\r\n" });
     await hop.until(() => hop.contents.length === 2);
     await relay.reopen();
+    relay.clock.ms += Math.max(...relay.config.retry.scheduleMs);
     relay.start();
     // It may have been delivered twice: better than not at all.
     await hop.until(() => hop.contents.length === 3);
