@@ -236,7 +236,7 @@ async function main(): Promise<void> {
   );
   await writeFile(
     folder.configFile,
-    `${await readFile(folder.configFile, "utf8")}limits: { connections: 2000, connections-per-address: 2000 }\n`,
+    `${await readFile(folder.configFile, "utf8")}limits: { connections: 2000, connections-per-address: 2000, handshakes-per-minute: 1000000, transactions: 1000000 }\n`,
   );
   const servers = [await startPinrelay(folder), await startBenchPostfix(folder, sink.port)];
   const measurements: Measurement[] = [];

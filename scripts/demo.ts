@@ -10,6 +10,8 @@ import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { initCa, issue, writeKeyPair } from "../src/certs/ca.ts";
+import { runCommand } from "../src/cli/output.ts";
+import { partnerCommand } from "../src/cli/partner.ts";
 import { writeNewPartner } from "../src/config/partner-file.ts";
 import { spkiDigest, type Digest } from "../src/partner/pin.ts";
 import { readState } from "../src/supervisor/state.ts";
@@ -108,6 +110,7 @@ listen:
   - { address: ${relayAddress}, port: 0 } # 0: the system chooses
 tls: { certificate: ../certs/server.pem, key: ../certs/server.key }
 spool: { driver: directory, path: ../spool }
+audit: { path: ../audit }
 routes:
   internal:
     domains: [corp.example]
@@ -120,7 +123,7 @@ routes:
     name: "acme",
     description: "ACME Supplies",
     hosts: ["127.0.0.11"],
-    pins: [{ spki: certificates.acme.pin, label: "demo" }],
+    pins: [{ spki: certificates.acme.pin, label: "demo", state: "pending" }],
     from: ["@acme.example"],
     to: ["orders@corp.example", "invoices@corp.example"],
   });
@@ -128,11 +131,22 @@ routes:
     name: "globex",
     description: "Globex Corporation",
     hosts: ["127.0.0.12"],
-    pins: [{ spki: certificates.globex.pin, label: "demo" }],
+    pins: [{ spki: certificates.globex.pin, label: "demo", state: "pending" }],
     from: ["@globex.example"],
     to: ["@corp.example"],
   });
+  await confirmPartner(file, "acme", certificates.acme.pin);
+  await confirmPartner(file, "globex", certificates.globex.pin);
   return file;
+}
+
+/** A partner counts once its fingerprint has come over another channel; here it is at hand. */
+async function confirmPartner(configFile: string, name: string, fingerprint: Digest): Promise<void> {
+  const written: string[] = [];
+  const write = (text: string): void => void written.push(text);
+  const output = { out: write, err: write };
+  const args = ["confirm", name, fingerprint, "--config", configFile];
+  if ((await runCommand(partnerCommand(output), args, output)) !== 0) throw new Error(written.join(""));
 }
 
 function startRelay(configFile: string): ChildProcess {

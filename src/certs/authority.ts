@@ -15,7 +15,7 @@ import {
   type Usages,
 } from "./certificate.ts";
 import type { DerNode } from "./der.ts";
-import { CertificateFault } from "./fault.ts";
+import { CertificateFault, WrongPlan } from "./fault.ts";
 import { generateKey, keyPem, type KeyType } from "./key.ts";
 import { encodePem } from "./pem.ts";
 
@@ -116,7 +116,7 @@ export function certify(authority: Authority, plan: LeafPlan, publicKey: KeyObje
 
 function validityOf(days: number, now: Date): { notBefore: Date; notAfter: Date } {
   if (!Number.isInteger(days) || days < 1 || days > daysMax) {
-    throw new CertificateFault(`a certificate is valid for 1 to ${daysMax} whole days`);
+    throw new WrongPlan(`a certificate is valid for 1 to ${daysMax} whole days`);
   }
   return { notBefore: new Date(now.getTime() - backdateMs), notAfter: new Date(now.getTime() + days * dayMs) };
 }

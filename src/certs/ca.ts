@@ -3,7 +3,8 @@
  *
  * Promises: a private key is readable by its owner alone from the first byte on; files are on stable storage when a
  * function returns; nothing that exists is overwritten. Fails with {@link CertificateFault}, which says what to do, and
- * with the system's errors. It is a CA for tests and for partners without their own: no revocation lists, one level.
+ * with the system's errors. It is a CA for tests and for partners without their own, of one level;
+ * what it revokes is the business of `revocations`.
  */
 import { X509Certificate } from "node:crypto";
 import { mkdir, open, stat, unlink } from "node:fs/promises";
@@ -133,6 +134,6 @@ function existing(file: string): CertificateFault {
   return new CertificateFault(`${file}: exists and is left as it is: move ${basename(file)} away to make a new one`);
 }
 
-function isCode(error: unknown, code: string): boolean {
+export function isCode(error: unknown, code: string): boolean {
   return error instanceof Error && "code" in error && error.code === code;
 }

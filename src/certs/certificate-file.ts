@@ -9,11 +9,11 @@
 import { createReadStream } from "node:fs";
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readCertificateParts } from "./certificate.ts";
-import { contextItems, contextTag, oidText, sequenceItems, type DerNode } from "./der.ts";
 import { CertificateFault } from "./fault.ts";
 import { keyFault } from "./key.ts";
 import { decodePem, decodeText, PemError, type PemBlock } from "./pem.ts";
 import { parseRequest, requestBytesMax, type CertificateRequest } from "./request.ts";
+import { readScheme } from "./signature.ts";
 
 export interface CertificateFile {
   readonly file: string;
@@ -47,8 +47,17 @@ export async function readCertificateFile(
       `${file}: its ${chain.length} certificates are no chain with the leaf first: leave only the one that is meant`,
     );
   }
-  refuseWeak(leaf, file);
-  return { file, leaf, chain, warnings: datesWarnings(leaf, file, options.now) };
+  return { file, leaf, chain, warnings: checkCertificate(leaf, file, options.now) };
+}
+
+/**
+ * Refuses a certificate whose key or signature is too weak, wherever it comes from.
+ * @param what it is called by in messages: its file.
+ * @returns warnings about its dates.
+ */
+export function checkCertificate(certificate: X509Certificate, what: string, now: Date): string[] {
+  refuseWeak(certificate, what);
+  return datesWarnings(certificate, what, now);
 }
 
 /** Reads a signing request and checks its signature. */
@@ -108,7 +117,7 @@ function readFailure(error: unknown): string {
 }
 
 /** What a DER file is, as a PEM file's label would say it. */
-function derLabel(der: Buffer): string {
+export function derLabel(der: Buffer): string {
   const head = der.subarray(0, 64).toString("hex");
   // PFX (RFC 7292 §4): version 3, then a ContentInfo of data (…7.1) or signedData (…7.2).
   if (/^30(..){1,5}?02010330(..){1,5}?06092a864886f70d01070[12]/.test(head)) {
@@ -172,6 +181,8 @@ function describeLabel(label: string, file: string): string {
       return `is PKCS #12: convert it with openssl pkcs12 -in ${quoted(file)} -clcerts -nokeys -out certificate.pem`;
     case "PKCS7":
       return `is PKCS #7: convert it with openssl pkcs7 -in ${quoted(file)} -print_certs -out certificate.pem (DER: add -inform DER)`;
+    case "X509 CRL":
+      return "is a revocation list (CRL), not a certificate: it is named as revocation-list beside a trust anchor";
     case "PUBLIC KEY":
       return "is a bare public key: ask for the certificate";
     case "TRUSTED CERTIFICATE":
@@ -220,27 +231,18 @@ function refuseWeak(certificate: X509Certificate, file: string): void {
 
 function signatureFault(certificate: X509Certificate): string | undefined {
   const name = certificate.signatureAlgorithm ?? certificate.signatureAlgorithmOid;
-  const hash = /pss/i.test(name) ? pssHash(readCertificateParts(certificate.raw).signatureAlgorithm) : name;
-  const weak = /md[245](?![0-9])|sha-?1(?![0-9])/i.exec(hash)?.[0];
+  // The name of RSASSA-PSS does not tell the hash.
+  const scheme = /pss/i.test(name) ? readScheme(readCertificateParts(certificate.raw).signatureAlgorithm) : undefined;
+  const weak = scheme?.kind === "weak" ? scheme.hash : /md[245](?![0-9])|sha-?1(?![0-9])/i.exec(name)?.[0];
   if (weak === undefined) return undefined;
   return `it is signed with ${weak.toUpperCase().replace(/^SHA-?1$/, "SHA-1")}: have it signed with SHA-256`;
 }
 
-const sha2: ReadonlyMap<string, string> = new Map([
-  ["2.16.840.1.101.3.4.2.1", "SHA256"],
-  ["2.16.840.1.101.3.4.2.2", "SHA384"],
-  ["2.16.840.1.101.3.4.2.3", "SHA512"],
-]);
-
-/** The hash of an RSASSA-PSS signature; the default, where none is named, is SHA-1 (RFC 4055 §3.1). */
-function pssHash(algorithm: DerNode): string {
-  const named = sequenceItems(sequenceItems(algorithm)[1]).find((item) => contextTag(item) === 0);
-  const hash = named === undefined ? undefined : sequenceItems(contextItems(named, 0)[0])[0];
-  return (hash === undefined ? undefined : sha2.get(oidText(hash))) ?? "SHA1";
-}
-
 function datesWarnings(certificate: X509Certificate, file: string, now: Date): string[] {
   const { validFromDate, validToDate } = certificate;
+  if (Number.isNaN(validFromDate.getTime()) || Number.isNaN(validToDate.getTime())) {
+    throw new CertificateFault(`${file}: is refused: the dates in the certificate cannot be read: ask for another one`);
+  }
   if (now > validToDate) return [`${file}: the certificate expired on ${instantText(validToDate)}`];
   if (now < validFromDate) return [`${file}: the certificate is not valid before ${instantText(validFromDate)}`];
   return [];

@@ -30,7 +30,7 @@ import {
   utf8String,
   type DerNode,
 } from "./der.ts";
-import { CertificateFault } from "./fault.ts";
+import { CertificateFault, WrongPlan } from "./fault.ts";
 import { algorithmIdentifier, keyIdentifier, publicKeyInfo, schemeOf, signBytes } from "./key.ts";
 
 /** What the holder of a certificate may be in TLS (RFC 5280 §4.2.1.12). */
@@ -78,9 +78,7 @@ export function isCommonName(text: string): boolean {
 /** A subject of one common name. */
 export function commonNameSubject(commonName: string): DerNode {
   if (!isCommonName(commonName)) {
-    throw new CertificateFault(
-      `a common name has 1 to ${commonNameCharactersMax} printable characters: choose another`,
-    );
+    throw new WrongPlan(`a common name has 1 to ${commonNameCharactersMax} printable characters: choose another`);
   }
   return sequence(set(sequence(objectIdentifier("2.5.4.3"), utf8String(commonName))));
 }
@@ -112,7 +110,7 @@ export function leafExtensions(
   const generalNames = generalNamesOf(names);
   if (usages !== "client" && generalNames.length === 0) {
     // RFC 9525 §6.3: clients look at subjectAltName alone.
-    throw new CertificateFault("a server's certificate needs the DNS name or the address that clients connect to");
+    throw new WrongPlan("a server's certificate needs the DNS name or the address that clients connect to");
   }
   return [
     critical("2.5.29.19", sequence()), // basicConstraints: not a CA
@@ -140,13 +138,12 @@ function leafKeyUsage(publicKey: KeyObject): DerNode {
 function generalNamesOf(names: AlternativeNames): DerNode[] {
   const dns = names.dnsNames.map((name) => {
     const canonical = canonicalDomain(name);
-    if (canonical === undefined)
-      throw new CertificateFault(`'${name}' is not a domain name: write it as mx.corp.example`);
+    if (canonical === undefined) throw new WrongPlan(`'${name}' is not a domain name: write it as mx.corp.example`);
     return canonical;
   });
   const addresses = names.ipAddresses.map((address) => {
     const bytes = address.includes("%") ? undefined : addressBytes(address);
-    if (bytes === undefined) throw new CertificateFault(`'${address}' is not an IP address: write it as 192.0.2.1`);
+    if (bytes === undefined) throw new WrongPlan(`'${address}' is not an IP address: write it as 192.0.2.1`);
     return bytes;
   });
   return [

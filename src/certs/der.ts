@@ -1,6 +1,6 @@
 /**
- * ASN.1 in its distinguished encoding (DER, X.690 §8 and §10): what builds certificates, and what takes signing requests
- * and our own certificates apart. The one importer of node-forge, of which it uses the `asn1` module alone.
+ * ASN.1 in its distinguished encoding (DER, X.690 §8 and §10): what builds certificates, and what takes signing requests,
+ * revocation lists and our own certificates apart. The one importer of node-forge, of which it uses the `asn1` module alone.
  *
  * Promises: {@link encode} gives DER; {@link parseDer} takes DER only (no indefinite or padded lengths, nothing behind
  * the end), so that encoding a parsed part again gives exactly the bytes it was made of, and a signature over them can
@@ -36,6 +36,11 @@ export function integer(bytes: Uint8Array): DerNode {
   const digits = first < 0 ? [0] : [...bytes.subarray(first)];
   const positive = (digits[0] ?? 0) >= 0x80 ? [0, ...digits] : digits;
   return primitive(Type.INTEGER, Uint8Array.from(positive));
+}
+
+/** An ENUMERATED out of its content octets. */
+export function enumerated(bytes: Uint8Array): DerNode {
+  return primitive(Type.ENUMERATED, bytes);
 }
 
 export function booleanTrue(): DerNode {
@@ -147,6 +152,32 @@ export function integerOctets(node: DerNode | undefined): Buffer {
   return universalContent(node, Type.INTEGER, "INTEGER");
 }
 
+export function isInteger(node: DerNode | undefined): boolean {
+  return node?.tagClass === Class.UNIVERSAL && node.type === Type.INTEGER;
+}
+
+/** Is it the BOOLEAN TRUE (X.690 §11.1: FF, and nothing else, in DER)? */
+export function isTrue(node: DerNode | undefined): boolean {
+  return universalContent(node, Type.BOOLEAN, "BOOLEAN")[0] !== 0;
+}
+
+/** The date of a UTCTime or GeneralizedTime as RFC 5280 §4.1.2.5 writes them; undefined for anything else. */
+export function timeOf(node: DerNode): Date | undefined {
+  const tag: number = node.type;
+  if (node.tagClass !== Class.UNIVERSAL || node.constructed || (tag !== utcTimeTag && tag !== generalizedTimeTag)) {
+    return undefined;
+  }
+  const text = contentOf(node).toString("latin1");
+  const [, years = "", rest] = (tag === utcTimeTag ? /^(\d\d)(\d{10})Z$/ : /^(\d{4})(\d{10})Z$/).exec(text) ?? [];
+  if (rest === undefined) throw new DerError("a time is not written as certificates write it");
+  const year = tag === generalizedTimeTag ? years : `${Number(years) < 50 ? "20" : "19"}${years}`;
+  const iso = `${year}-${rest.replace(/(..)(..)(..)(..)(..)/, "$1-$2T$3:$4:$5")}.000Z`;
+  const date = new Date(iso);
+  // `Date` takes the 30th of February for the second of March.
+  if (Number.isNaN(date.getTime()) || date.toISOString() !== iso) throw new DerError("a time does not exist");
+  return date;
+}
+
 export function isNull(node: DerNode): boolean {
   return node.tagClass === Class.UNIVERSAL && node.type === Type.NULL && contentOf(node).length === 0;
 }
@@ -179,6 +210,8 @@ export function contentOf(node: DerNode): Buffer {
 }
 
 // X.680 §8.6
+const utcTimeTag = 23;
+const generalizedTimeTag = 24;
 const utf8Tag = 12;
 const printableStringTag = 19;
 const teletexStringTag = 20;

@@ -2,7 +2,8 @@
  * Which names of a partner's request our CA certifies. Pure.
  *
  * Promises: whoever asks for a name of ours (the relay's own, one of our domains or one below them), however it is
- * spelled and wherever in the request it stands, is refused; so is what is no plain name, such as a wildcard.
+ * spelled and wherever in the request it stands, is refused, and so is whoever asks for a name by which another partner is
+ * known; so is what is no plain name, such as a wildcard.
  */
 import { canonicalDomain, isSubdomain, type CanonicalDomain } from "../mail/domain.ts";
 import { rangeHolds, type AddressRange } from "../partner/address-range.ts";
@@ -13,6 +14,8 @@ import type { CertificateRequest } from "./request.ts";
 export interface OwnNames {
   readonly hostname: CanonicalDomain;
   readonly domains: readonly CanonicalDomain[];
+  /** Names by which other partners are known: who had one certified could pose as that partner. */
+  readonly others: ReadonlyArray<{ readonly name: CanonicalDomain; readonly partner: string }>;
 }
 
 export interface GrantedNames extends AlternativeNames {
@@ -38,6 +41,7 @@ export function judgeRequest(
   const claims = [...request.subject.map(({ value }) => value), ...request.dnsNames, ...request.otherNames];
   const reasons = [
     ...(own === undefined ? [] : claims.filter((claim) => claimsOneOf(claim, own)).map(ownNameReason)),
+    ...(own === undefined ? [] : claims.flatMap((claim) => foreignNameReason(claim, own) ?? [])),
     ...request.dnsNames.flatMap((name) => dnsNameReason(name) ?? []),
     ...request.ipAddresses
       .filter((address) => hosts !== undefined && !hosts.some((range) => rangeHolds(range, address)))
@@ -63,6 +67,13 @@ function dnsNamesOf(request: CertificateRequest, commonName: string | undefined)
 
 function ownNameReason(claim: string): string {
   return `claims '${claim}', which is a name of ours`;
+}
+
+/** Exactly that name: a host's neighbours are nobody's secret, and a wildcard is refused anyhow. */
+function foreignNameReason(claim: string, own: OwnNames): string | undefined {
+  const domains = domainsWithin(claim);
+  const other = own.others.find(({ name }) => domains.includes(name));
+  return other === undefined ? undefined : `claims '${claim}', which is a name of the partner ${other.partner}`;
 }
 
 function dnsNameReason(name: string): string | undefined {

@@ -5,7 +5,7 @@
  * over exactly the bytes that were read; key and signature are strong enough; the names are told as they are claimed,
  * and nothing of it is trusted. Pure; fails with {@link CertificateFault}, whose message follows "the request …".
  */
-import { createPublicKey, verify, type KeyObject } from "node:crypto";
+import { createPublicKey, type KeyObject } from "node:crypto";
 import { SocketAddress } from "node:net";
 import {
   bitStringOctets,
@@ -15,7 +15,6 @@ import {
   DerError,
   encode,
   integerOctets,
-  isNull,
   octetStringOctets,
   oidText,
   parseDer,
@@ -25,7 +24,8 @@ import {
   type DerNode,
 } from "./der.ts";
 import { CertificateFault } from "./fault.ts";
-import { keyFault, signatureSchemes, type SignatureScheme } from "./key.ts";
+import { keyFault } from "./key.ts";
+import { isSignedBy, readScheme, type ReadScheme } from "./signature.ts";
 
 /** One attribute of a subject, as `{ type: "CN", value: "mx.acme.example" }`. */
 export interface SubjectAttribute {
@@ -67,7 +67,7 @@ function readRequest(der: Uint8Array): CertificateRequest {
   if (integerOctets(version).toString("hex") !== "00") throw new DerError("its version is not 1");
   const publicKey = readPublicKey(keyInfo);
   // The bytes of `info` are those of the file: parseDer makes sure that encoding gives back what was parsed.
-  checkPossession(encode(info), publicKey, readScheme(algorithm), bitStringOctets(signature));
+  checkPossession(encode(info), publicKey, readRequestScheme(algorithm), bitStringOctets(signature));
   return { subject: readSubject(subject), ...readNames(attributes), publicKey };
 }
 
@@ -83,38 +83,31 @@ function readPublicKey(info: DerNode): KeyObject {
   return key;
 }
 
-const weakSignatures: ReadonlyMap<string, string> = new Map([
-  ["1.2.840.113549.1.1.4", "MD5"],
-  ["1.2.840.113549.1.1.5", "SHA-1"],
-  ["1.2.840.10045.4.1", "SHA-1"],
-]);
-
-function readScheme(algorithm: DerNode | undefined): SignatureScheme {
-  const [id, parameters, ...rest] = sequenceItems(algorithm);
-  const oid = oidText(id);
-  const weak = weakSignatures.get(oid);
-  if (weak !== undefined) throw new CertificateFault(`is signed with ${weak}: make it again with openssl req -sha256`);
-  const scheme = Object.values(signatureSchemes).find((known) => known.oid === oid);
-  if (scheme === undefined) {
-    throw new CertificateFault(
-      `is signed by an algorithm not known here (${oid}): make it again with openssl req and an EC P-256 key`,
-    );
+function readRequestScheme(algorithm: DerNode | undefined): ReadScheme & { readonly kind: "plain" | "pss" } {
+  const scheme = readScheme(algorithm);
+  switch (scheme.kind) {
+    case "plain":
+    case "pss":
+      return scheme;
+    case "weak":
+      throw new CertificateFault(`is signed with ${scheme.hash}: make it again with openssl req -sha256`);
+    case "unknown":
+      throw new CertificateFault(
+        `is signed by an algorithm not known here (${scheme.oid}): make it again with openssl req and an EC P-256 key`,
+      );
   }
-  // RFC 4055 §5: readers take RSA's parameters both absent and NULL.
-  const fits = parameters === undefined || (scheme.parameters === "null" && isNull(parameters));
-  if (!fits || rest.length > 0) throw new DerError("its signature algorithm has parameters that do not belong to it");
-  return scheme;
 }
 
-function checkPossession(signed: Buffer, key: KeyObject, scheme: SignatureScheme, signature: Buffer): void {
-  const keyType = key.asymmetricKeyType;
-  const fits =
-    scheme.hash === undefined ? keyType === "ed25519" : keyType === (scheme.parameters === "null" ? "rsa" : "ec");
-  if (!fits || !verify(scheme.hash, signed, key, signature)) {
-    throw new CertificateFault(
-      "has a signature that does not fit: it was changed on its way, or not made by the owner of the key; ask for it again",
-    );
-  }
+function checkPossession(
+  signed: Buffer,
+  key: KeyObject,
+  scheme: ReadScheme & { readonly kind: "plain" | "pss" },
+  signature: Buffer,
+): void {
+  if (isSignedBy(signed, key, scheme, signature)) return;
+  throw new CertificateFault(
+    "has a signature that does not fit: it was changed on its way, or not made by the owner of the key; ask for it again",
+  );
 }
 
 const attributeTypes: ReadonlyMap<string, string> = new Map([

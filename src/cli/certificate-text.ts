@@ -7,11 +7,24 @@ import type { OwnNames } from "../certs/enrolment.ts";
 import type { CertificateRequest } from "../certs/request.ts";
 import type { RelayConfig } from "../config/relay-config.ts";
 import { shownPath } from "../config/text.ts";
+import type { Partner } from "../partner/partner.ts";
 import { printable } from "./output.ts";
 
-/** The names that no request of others may claim. */
-export function ownNamesOf(config: RelayConfig): OwnNames {
-  return { hostname: config.hostname, domains: config.routes.flatMap(({ domains }) => domains) };
+/**
+ * The names that no request of others may claim: ours, and those by which partners are known.
+ * @param partner whose request it is; its own names are not among them.
+ */
+export function ownNamesOf(config: RelayConfig, partner: string | undefined): OwnNames {
+  const others = config.partners
+    .filter(({ name }) => name !== partner)
+    .flatMap((other) => knownNames(other).map((name) => ({ name, partner: other.name })));
+  return { hostname: config.hostname, domains: config.routes.flatMap(({ domains }) => domains), others };
+}
+
+/** The names that a pin or a next hop asks certificates for. */
+function knownNames({ pins, deliver }: Partner): string[] {
+  const anchored = pins.flatMap((pin) => (pin.kind === "trustAnchor" ? pin.name : []));
+  return [...anchored, ...(deliver?.servers ?? []).flatMap(({ name }) => name ?? [])];
 }
 
 /** What a request asks for, for a person to compare with what was agreed. */
@@ -26,7 +39,7 @@ export function describeRequest(request: CertificateRequest): string {
 }
 
 export function refusalText(file: string, reasons: readonly string[]): string {
-  return `${file}: is not signed\n${reasons.map((reason) => `  it ${reason}`).join("\n")}`;
+  return `${file}: is not signed: ${reasons.map((reason) => `it ${reason}`).join("; ")}`;
 }
 
 /** Subject, issuer and dates, an indented line each. */
@@ -46,10 +59,11 @@ export function shown(file: string): string {
 }
 
 export function dayOf(date: Date): string {
+  if (Number.isNaN(date.getTime())) return "no date"; // certificates of peers may say anything
   return date.toISOString().slice(0, 10);
 }
 
-/** Node writes an attribute a line. */
-function oneLine(name: string): string {
-  return name.replaceAll("\n", ", ");
+/** Node writes an attribute a line, and undefined, whatever its type says, for a name without any. */
+function oneLine(name: string | undefined): string {
+  return name?.replaceAll("\n", ", ") ?? "(no name)";
 }

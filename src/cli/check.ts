@@ -1,28 +1,27 @@
 /**
- * `pinrelay check`: is the configuration valid, and is what it names (certificates, keys, folders) in order?
+ * `pinrelay check`: is the configuration valid, is what it names (certificates, keys, folders) in order, and what runs out?
  *
  * Promises: opens no connection, changes nothing, and reports everything at once.
- * Exit status 0: the relay can start, whatever the warnings; 2: it cannot, or would serve nobody.
+ * Exit status 0: all is well, whatever the warnings; 1: the relay can start, but something has run out or is about to;
+ * 2: it cannot, or would serve nobody.
  */
-import { createPrivateKey, type KeyObject, type X509Certificate } from "node:crypto";
-import { constants } from "node:fs";
-import { access, stat } from "node:fs/promises";
+import type { X509Certificate } from "node:crypto";
+import { stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
+import { readExpiry, serverChain, type Expiry } from "../config/expiry.ts";
+import type { FileSource } from "../config/file-source.ts";
 import { loadConfig, locate } from "../config/load.ts";
-import { parsePem } from "../config/pem.ts";
 import type { RelayConfig } from "../config/relay-config.ts";
-import { readBounded } from "../config/source.ts";
-import {
-  formatProblem,
-  keyPathText,
-  plain,
-  shownPath,
-  systemFault,
-  type Path,
-  type ShownProblem,
-} from "../config/text.ts";
+import { formatProblem, plain, shownPath, type Path, type ShownProblem } from "../config/text.ts";
+import { isUrgent, type ExpiryItem } from "../partner/expiry.ts";
+import { expiryAdvice, expiryCount, expiryEnd } from "../partner/expiry-text.ts";
 import { carriesName } from "../partner/identity.ts";
-import type { Partner, Route } from "../partner/partner.ts";
+import type { Pin } from "../partner/pin.ts";
+import type { Partner } from "../partner/partner.ts";
+import { rolloverWarningText } from "../partner/rollover.ts";
+import { folderFault, keyFault } from "./check-files.ts";
+import { expiryJson, expiryTable } from "./expiry-table.ts";
+import { jsonText } from "./output.ts";
 
 export interface CheckOptions {
   readonly json: boolean;
@@ -30,42 +29,33 @@ export interface CheckOptions {
   readonly now?: Date;
   /** Files below it are shown relative to it; the current folder, if it is not given. */
   readonly cwd?: string;
+  /** Where the configuration comes from; the disk, if it is not given. */
+  readonly files?: FileSource;
 }
 
 export interface CheckResult {
   readonly exitCode: 0 | 1 | 2;
   /** Lines for people, or JSON; ends with a line feed. */
   readonly output: string;
+  /** What is in `output`, one by one. */
+  readonly findings: readonly ShownProblem[];
 }
 
 type Severity = "error" | "warning" | "note";
 type Finding = ShownProblem & { readonly severity: Severity };
 
-/** A certificate that the relay relies on. */
-interface CertificateRow {
-  /** The key path that names it, behind the partner's name where it is in a partner's file. */
-  readonly what: string;
-  readonly file: string;
-  readonly subject: string;
-  readonly notAfter: string;
-  readonly daysLeft: number;
-}
-
-const dayMs = 86_400_000;
-const warnDays = 30;
-
 export async function runCheck(configFile: string, options: CheckOptions): Promise<CheckResult> {
   const now = options.now ?? new Date();
   const file = resolve(configFile);
-  const loaded = await loadConfig(file, now);
+  const loaded = await loadConfig(file, now, options.files);
   const check = new Check(now);
   for (const problem of loaded.kind === "loaded" ? loaded.warnings : loaded.problems) check.findings.push(problem);
   if (loaded.kind === "loaded") await check.config(loaded.config);
   const ok = !check.findings.some(({ severity }) => severity === "error");
   const output = options.json
-    ? `${JSON.stringify({ ok, problems: check.findings, certificates: check.certificates }, undefined, 2)}\n`
+    ? jsonText({ ok, problems: check.findings, expiry: check.expiry.map(expiryJson) })
     : humanOutput(file, loaded.kind === "loaded" ? loaded.config : undefined, check, options.cwd ?? process.cwd());
-  return { exitCode: ok ? 0 : 2, output };
+  return { exitCode: !ok ? 2 : check.expiry.some(isUrgent) ? 1 : 0, output, findings: check.findings };
 }
 
 function humanOutput(file: string, config: RelayConfig | undefined, check: Check, cwd: string): string {
@@ -76,16 +66,17 @@ function humanOutput(file: string, config: RelayConfig | undefined, check: Check
     config === undefined
       ? ""
       : `${plural(config.partners.length, "partner")}, ${plural(config.routes.length, "route")}, version ${config.version.slice(0, 12)}; `;
-  const summary = `${shownPath(file, cwd)}: ${errors === 0 ? "valid" : "invalid"}: ${about}${counts}`;
-  return [...check.findings.map((found) => formatProblem(found, cwd)), summary, ""].join("\n");
+  const soon = expiryCount(check.expiry);
+  const summary = `${shownPath(file, cwd)}: ${errors === 0 ? "valid" : "invalid"}: ${about}${counts}${soon === undefined ? "" : `; ${soon}`}`;
+  const findings = check.findings.map((found) => `${formatProblem(found, cwd)}\n`);
+  return [...findings, expiryTable(check.expiry), `${summary}\n`].join("");
 }
 
 /** One run: what was found, in the order in which it was looked at. */
 class Check {
   readonly findings: Finding[] = [];
-  readonly certificates: CertificateRow[] = [];
+  expiry: readonly ExpiryItem[] = [];
   readonly #now: Date;
-  readonly #anchorFilesSeen = new Set<string>();
 
   constructor(now: Date) {
     this.#now = now;
@@ -95,10 +86,9 @@ class Check {
     await this.#serverCertificate(config);
     await this.#key(config);
     await this.#spool(config);
-    for (const route of config.routes) await this.#hops(route, undefined, config.file, ["routes", route.name]);
     for (const partner of config.partners) await this.#partner(partner);
+    await this.#expiry(config, await readExpiry(config, this.#now));
     await this.#permissions(config);
-    await this.#unused(config.file, "audit", "this version writes no audit trail");
     await this.#unused(config.file, "console", "this version serves no console");
   }
 
@@ -109,15 +99,9 @@ class Check {
 
   async #serverCertificate(config: RelayConfig): Promise<void> {
     const path = ["tls", "certificate"];
-    const read = parsePem(Buffer.from(config.tls.certificate));
-    if (read.kind === "fault") throw new Error(`a certificate that was loaded ${read.fault}`);
-    for (const [index, certificate] of read.certificates.entries()) {
-      const what = index === 0 ? "tls.certificate" : `tls.certificate (${index + 1} of ${read.certificates.length})`;
-      const row = this.#addRow(what, config.tls.certificateFile, certificate);
-      if (index === 0) await this.#report("note", config.file, path, `${row.subject}: ${daysText(row)}`);
-      await this.#dates(row, certificate, config.file, path, "error");
-    }
-    const [leaf, issuer] = read.certificates;
+    const chain = serverChain(config);
+    for (const certificate of chain) await this.#beginning(certificate, config, path);
+    const [leaf, issuer] = chain;
     if (leaf !== undefined && !carriesName(leaf, config.hostname)) {
       const names = leaf.subjectAltName === undefined ? "no names" : plain(leaf.subjectAltName);
       const message = `does not carry the hostname ${config.hostname} but ${names}: partners that verify names will refuse it`;
@@ -127,6 +111,13 @@ class Check {
       const message = "its second certificate did not issue the first: put the server's own first, then its issuers";
       await this.#report("warning", config.file, path, message);
     }
+  }
+
+  async #beginning({ validFromDate, subject }: X509Certificate, { file, tls }: RelayConfig, path: Path): Promise<void> {
+    if (validFromDate <= this.#now) return;
+    const about = `${plain(tls.certificateFile)} (${plain(subject.replaceAll("\n", ", "))})`;
+    const message = `${about} is not valid before ${validFromDate.toISOString()}: is the clock right?`;
+    await this.#report("error", file, path, message);
   }
 
   async #key({ file, tls }: RelayConfig): Promise<void> {
@@ -139,51 +130,60 @@ class Check {
     if (fault !== undefined) await this.#report("error", file, ["spool", "path"], fault);
   }
 
-  async #hops(route: Route, partner: Partner | undefined, file: string, path: Path): Promise<void> {
-    for (const [index, { tls }] of route.servers.entries()) {
-      if (tls.mode === "none" || tls.verification.kind === "pin") continue;
-      await this.#anchors(tls.verification, partner, file, [...path, "servers", index, "tls", "trust-anchor"]);
-    }
-  }
-
-  /** An anchor of the past is an error, but for one that only one partner's mail needs: the others' shall go on. */
-  async #anchors(
-    anchor: { readonly file: string; readonly anchors: readonly X509Certificate[] },
-    partner: Partner | undefined,
-    file: string,
-    path: Path,
-  ): Promise<void> {
-    if (this.#anchorFilesSeen.has(anchor.file)) return;
-    this.#anchorFilesSeen.add(anchor.file);
-    const what = `${partner === undefined ? "" : `${partner.name}: `}${keyPathText(path)}`;
-    for (const certificate of anchor.anchors) {
-      const row = this.#addRow(what, anchor.file, certificate);
-      // Of several anchors one may be on its way out: only the last one that counts is missed.
-      const othersCount = anchor.anchors.some((other) => other !== certificate && other.validToDate > this.#now);
-      await this.#dates(row, certificate, file, path, partner !== undefined || othersCount ? "warning" : "error");
-    }
-  }
-
-  async #partner(partner: Partner): Promise<void> {
-    const { file, pins, deliver } = partner;
+  async #partner({ name, file, pins, deliver }: Partner): Promise<void> {
     for (const [index, pin] of pins.entries()) {
-      const path = ["pins", index];
-      if (pin.kind === "trustAnchor") await this.#anchors(pin, partner, file, [...path, "trust-anchor"]);
-      const daysLeft = pin.notAfter === undefined ? warnDays : this.#daysUntil(pin.notAfter);
-      // One that is past has been reported by the loader.
-      if (daysLeft >= 0 && daysLeft < warnDays) {
-        const message = `this pin ends in ${plural(daysLeft, "day")}: is the next one there?`;
-        await this.#report("warning", file, [...path, "not-after"], message);
-      }
+      if (pin.state !== "pending") continue;
+      const message = `waits for its confirmation: pinrelay partner confirm ${name} FINGERPRINT, or remove it`;
+      await this.#report("warning", file, ["pins", index, "state"], message);
     }
-    if (pins.every(({ notAfter }) => notAfter !== undefined && notAfter < this.#now)) {
-      await this.#report("warning", file, ["pins"], "no pin counts any more: the partner can send nothing");
-    }
+    const counts = ({ state, notAfter }: Pin): boolean =>
+      (state === "active" || state === "next") && (notAfter === undefined || notAfter >= this.#now);
+    if (!pins.some(counts))
+      await this.#report("warning", file, ["pins"], "no pin counts: the partner can send nothing");
     if (deliver === undefined) {
       const message = "absent: the partner gets no mail, and reports about its mail go to our postmaster";
       this.findings.push({ severity: "note", file, line: 1, keyPath: "deliver", message });
+    }
+  }
+
+  async #expiry({ file, spool, expiry }: RelayConfig, { items, rollovers, unseen }: Expiry): Promise<void> {
+    this.expiry = items;
+    if (expiry.criticalMs > expiry.warnMs) {
+      const message = "is longer than `expiry.warn`: nothing is ever warned of, it is critical at once";
+      await this.#report("warning", file, ["expiry", "critical"], message);
+    }
+    for (const item of items) await this.#ending(item);
+    for (const { partner, warning } of rollovers) {
+      await this.#report("warning", partner.file, ["pins"], rolloverWarningText(warning, partner, this.#now));
+    }
+    if (unseen !== undefined) {
+      const message = `what the receiver has seen, in ${spool.path}, ${unseen}: the certificates of partners are not looked at; check as the relay's user`;
+      await this.#report("warning", file, ["spool", "path"], message);
+    }
+  }
+
+  async #ending(item: ExpiryItem): Promise<void> {
+    const { what, partner, file, subject, at, state } = item;
+    // Of these, if they are past, the loader has spoken.
+    if (state === "ok" || (state === "expired" && (what === "pin" || what === "revocation list"))) return;
+    const named = [
+      ...(file === undefined || what === "pin" ? [] : [plain(file)]),
+      ...(subject === undefined ? [] : [`(${plain(subject)})`]),
+    ];
+    const thing =
+      what === "pin"
+        ? `this pin ${plain(subject ?? "")}`
+        : what === "partner certificate"
+          ? `the certificate as last seen ${named.join(" ")}`
+          : named.join(" ");
+    const message = `${thing} ${expiryEnd(item)}: ${expiryAdvice(item)}`;
+    // What only one partner's mail needs does not keep the others' from going on.
+    const stopsAll = state === "expired" && partner === undefined && what !== "CA certificate";
+    const severity = stopsAll ? "error" : "warning";
+    if (at === undefined) {
+      this.findings.push({ severity, file: file ?? "", line: undefined, keyPath: "", message });
     } else {
-      await this.#hops(deliver, partner, file, ["deliver"]);
+      await this.#report(severity, at.file, at.path, message);
     }
   }
 
@@ -205,101 +205,6 @@ class Check {
     const { isSet, ...place } = await locate(file, [key]);
     if (isSet) this.findings.push({ severity: "note", ...place, message: `has no effect: ${message}` });
   }
-
-  #addRow(what: string, file: string, certificate: X509Certificate): CertificateRow {
-    const row = {
-      what,
-      file,
-      subject: plain(certificate.subject.replaceAll("\n", ", ")),
-      notAfter: certificate.validToDate.toISOString(),
-      daysLeft: this.#daysUntil(certificate.validToDate),
-    };
-    this.certificates.push(row);
-    return row;
-  }
-
-  async #dates(
-    row: CertificateRow,
-    certificate: X509Certificate,
-    file: string,
-    path: Path,
-    expired: Severity,
-  ): Promise<void> {
-    const about = `${plain(row.file)} (${row.subject})`;
-    if (certificate.validToDate < this.#now) {
-      await this.#report(expired, file, path, `${about} has expired on ${row.notAfter.slice(0, 10)}: renew it`);
-    } else if (certificate.validFromDate > this.#now) {
-      const from = certificate.validFromDate.toISOString();
-      await this.#report(expired, file, path, `${about} is not valid before ${from}: is the clock right?`);
-    } else if (row.daysLeft < warnDays) {
-      await this.#report("warning", file, path, `${about} expires soon, ${daysText(row)}: renew it`);
-    }
-  }
-
-  #daysUntil(date: Date): number {
-    return Math.floor((date.getTime() - this.#now.getTime()) / dayMs);
-  }
-}
-
-/** What is wrong with the private key, in words that follow its name; undefined if nothing is. */
-async function keyFault(keyFile: string, certificatePem: string): Promise<string | undefined> {
-  try {
-    const { mode } = await stat(keyFile);
-    if ((mode & 0o077) !== 0) {
-      const digits = (mode & 0o777).toString(8);
-      return `is open to others (mode ${digits}): chmod 600, and let the relay's user own it`;
-    }
-  } catch (error) {
-    const fault = systemFault(error);
-    return fault === "does not exist" ? `${fault}: the key of \`tls.certificate\` belongs there` : fault;
-  }
-  const bytes = await readBounded(keyFile);
-  if ("fault" in bytes) return `${bytes.fault}; check as the user that the relay runs as`;
-  const key = parseKey(bytes);
-  if (typeof key === "string") return key;
-  const read = parsePem(Buffer.from(certificatePem));
-  const matches = read.kind === "certificates" && read.certificates[0]?.checkPrivateKey(key) === true;
-  return matches ? undefined : "is not the key of `tls.certificate`: the two must be made together";
-}
-
-function parseKey(pem: Buffer): KeyObject | string {
-  if (/^(-----BEGIN ENCRYPTED PRIVATE KEY-----|Proc-Type: *4,ENCRYPTED)/m.test(pem.toString("latin1"))) {
-    return "is encrypted, and a relay has nobody to ask: `openssl pkey -in FILE -out NEW` takes the passphrase off";
-  }
-  try {
-    return createPrivateKey(pem);
-  } catch {
-    // The library's words ("DECODER routines::unsupported") help nobody.
-    return "holds no private key in PEM: it must begin with -----BEGIN PRIVATE KEY----- or the like";
-  }
-}
-
-/** What is wrong with a folder that must be there, or be possible to make. */
-async function folderFault(folder: string): Promise<string | undefined> {
-  const found = await stat(folder).catch((error: unknown) => systemFault(error));
-  if (typeof found === "string") return found === "does not exist" ? parentFault(folder) : `${folder} ${found}`;
-  if (!found.isDirectory()) return `${folder} is no folder: remove it, or name another`;
-  if ((found.mode & 0o002) !== 0) return `${folder} may be written by everybody: chmod o-w`;
-  return (await mayWrite(folder)) ? undefined : `${folder} may not be written by this user: check as the relay's user`;
-}
-
-async function parentFault(folder: string): Promise<string | undefined> {
-  const parent = dirname(folder);
-  const found = await stat(parent).catch((error: unknown) => systemFault(error));
-  if (found === "does not exist" && parent !== folder) return parentFault(parent);
-  if (typeof found === "string" || !found.isDirectory()) return `cannot be made: ${parent} is no folder`;
-  return (await mayWrite(parent)) ? undefined : `cannot be made: ${parent} may not be written by this user`;
-}
-
-async function mayWrite(folder: string): Promise<boolean> {
-  return access(folder, constants.W_OK | constants.X_OK).then(
-    () => true,
-    () => false,
-  );
-}
-
-function daysText({ notAfter, daysLeft }: CertificateRow): string {
-  return `valid until ${notAfter.slice(0, 10)}, ${plural(daysLeft, "day")} left`;
 }
 
 function plural(count: number, noun: string): string {

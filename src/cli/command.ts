@@ -3,8 +3,9 @@
  *
  * Promises: commander never ends the process and never writes but through {@link Output}. Fails with {@link CliError}.
  */
-import { dirname, join, resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
+import { defaultCaDirectory } from "../certs/places.ts";
 import { formatProblem, loadConfig } from "../config/load.ts";
 import type { ConfigProblem, RelayConfig } from "../config/relay-config.ts";
 import { parseSource, readBounded, valueOf } from "../config/source.ts";
@@ -40,7 +41,7 @@ export function jsonOption(): Option {
 }
 
 export function caDirectory(options: { readonly config: string; readonly ca?: string }): string {
-  return options.ca ?? join(dirname(options.config), "..", "certs");
+  return options.ca ?? defaultCaDirectory(options.config);
 }
 
 /** The configuration in force; where it is invalid, all its problems are written and the command ends with 2. */

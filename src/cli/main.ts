@@ -6,9 +6,12 @@ import type { Command } from "commander";
 import { caCommand } from "./ca.ts";
 import { runCheck } from "./check.ts";
 import { configOption, jsonOption, newCommand } from "./command.ts";
+import { explainCommand } from "./explain.ts";
 import { CliError, processOutput, runCommand, type Output } from "./output.ts";
 import { partnerCommand } from "./partner.ts";
+import { policyCommand } from "./policy.ts";
 import { queueCommand } from "./queue.ts";
+import { reloadCommand } from "./reload.ts";
 import { deliverCommand, receiveCommand, startCommand } from "./run.ts";
 import { statusCommand } from "./status.ts";
 
@@ -20,9 +23,12 @@ export function program(output: Output): Command {
     .addCommand(receiveCommand(output))
     .addCommand(deliverCommand(output))
     .addCommand(checkCommand(output))
+    .addCommand(explainCommand(output))
+    .addCommand(policyCommand(output))
     .addCommand(partnerCommand(output))
     .addCommand(caCommand(output))
     .addCommand(queueCommand(output))
+    .addCommand(reloadCommand(output))
     .addCommand(statusCommand(output));
 }
 

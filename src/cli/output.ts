@@ -6,7 +6,7 @@
  * fits its width. A command fails with {@link CliError}; whatever else is thrown and not expected goes through.
  */
 import { CommanderError, type Command } from "commander";
-import { CertificateFault } from "../certs/fault.ts";
+import { CertificateFault, WrongPlan } from "../certs/fault.ts";
 import { plain } from "../config/text.ts";
 
 /** Where a command writes; tests collect it. The texts end their own lines. */
@@ -61,6 +61,7 @@ export async function runCommand(command: Command, args: readonly string[], outp
 /** Undefined for what is a fault of ours, and must show its stack. */
 function exitCodeOf(error: unknown): 1 | 2 | undefined {
   if (error instanceof CliError) return error.exitCode;
+  if (error instanceof WrongPlan) return 2;
   if (error instanceof CertificateFault) return 1;
   return error instanceof Error && "syscall" in error ? 1 : undefined;
 }
@@ -68,6 +69,17 @@ function exitCodeOf(error: unknown): 1 | 2 | undefined {
 /** Text with its control characters, and those that turn the direction of writing, made visible as `\u{1b}`. */
 export function printable(text: string): string {
   return plain(text.toWellFormed());
+}
+
+/** JSON for programs, which people read too: control characters stand in it as escapes, whatever peers have put into names. */
+export function jsonText(value: unknown, indent: 0 | 2 = 2): string {
+  const json = JSON.stringify(value, undefined, indent).replaceAll(/[^\P{Cc}\n]|[\p{Cf}\p{Zl}\p{Zp}]/gu, (character) =>
+    character
+      .split("") // by UTF-16 code units, as JSON has it
+      .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`)
+      .join(""),
+  );
+  return `${json}\n`;
 }
 
 const gap = "  ";
@@ -113,8 +125,17 @@ const segmenter = new Intl.Segmenter();
 const wide =
   /[\p{Script=Han}\p{Script=Hangul}\p{Script=Hiragana}\p{Script=Katakana}\p{Emoji_Presentation}\uff01-\uff60]/u;
 
+const oneColumnEach = /^[ -~]*$/;
+
 function columnsOf(text: string): number {
+  if (oneColumnEach.test(text)) return text.length; // a hundred times as fast, for long tables
   return sum(Array.from(segmenter.segment(text), ({ segment }) => (wide.test(segment) ? 2 : 1)));
+}
+
+/** Text of exactly so many columns: cut with an ellipsis, or filled up with blanks. */
+export function fitText(text: string, columns: number): string {
+  const plainText = printable(text);
+  return pad(cut(plainText, columns), columns);
 }
 
 function cut(text: string, columns: number): string {

@@ -1,35 +1,42 @@
 /**
- * Partners in words, in a table and in JSON. Reads nothing but the certificate that our CA signed for a partner, if it
- * is there, and never fails. Promises: what is shown is what the relay acts upon; nothing in a file can
+ * Partners in words, in a table and in JSON. Reads nothing but the certificates that our CA signed for a partner, if they
+ * are there, and never fails. Promises: what is shown is what the relay acts upon; nothing in a file can
  * steer the terminal. The JSON is stable: keys are added, never renamed.
  */
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { readdir, readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { X509Certificate } from "node:crypto";
+import { partnerCertificateFile } from "../certs/places.ts";
 import type { NextHop, Partner, PartnerLimits } from "../partner/partner.ts";
 import { certificateDigest, spkiDigest, type Pin } from "../partner/pin.ts";
+import { pinRecord, type PinUse } from "../partner/rollover.ts";
 import { dayOf, shown } from "./certificate-text.ts";
 import { printable } from "./output.ts";
 
-/** Where the certificate lies that our CA signed for a partner. */
-export function partnerCertificateFile(caDirectory: string, name: string): string {
-  return join(caDirectory, "partners", `${name}.pem`);
+/**
+ * Until when the partner can identify itself, as far as it is known: by the end dates of its pins, and by the certificates
+ * as last seen or as our CA signed them. A pinned key alone tells no date, what it will come in is the partner's affair.
+ */
+export async function knownEnd(
+  partner: Partner,
+  caDirectory: string,
+  uses: readonly PinUse[] = [],
+): Promise<Date | undefined> {
+  const signed = await readSigned(partner.name, caDirectory);
+  const counting = partner.pins.filter(({ state }) => state !== "revoked");
+  const ends = counting.map((pin) => {
+    const ofSigned = signed.find(({ certificate }) => isPinOf(pin, certificate))?.certificate.validToDate;
+    const known = [pinRecord(partner, pin, uses).ends, ofSigned].flatMap((end) => end?.getTime() ?? []);
+    return known.length === 0 ? undefined : Math.min(...known);
+  });
+  const known = ends.filter((end) => end !== undefined);
+  return known.length < ends.length || known.length === 0 ? undefined : new Date(Math.max(...known));
 }
 
-/**
- * Until when the partner can identify itself, as far as it is known: by the end dates of its pins, or by the certificate
- * that our CA signed. A pinned key alone tells no date, the certificate that it will come in is the partner's affair.
- */
-export async function knownEnd(partner: Partner, caDirectory: string): Promise<Date | undefined> {
-  const signed = await readSigned(partnerCertificateFile(caDirectory, partner.name));
-  const ends = partner.pins.map((pin) => {
-    const ofSigned = signed !== undefined && isPinOf(pin, signed) ? signed.validToDate : undefined;
-    return pin.notAfter !== undefined && ofSigned !== undefined && ofSigned < pin.notAfter
-      ? ofSigned
-      : (pin.notAfter ?? ofSigned);
-  });
-  const known = ends.filter((end) => end !== undefined).map((end) => end.getTime());
-  return known.length < ends.length || known.length === 0 ? undefined : new Date(Math.max(...known));
+/** The file of the certificate that our CA signed for a pin, if it did and the file is still there. */
+export async function signedFileOf(partner: Partner, pin: Pin, caDirectory: string): Promise<string | undefined> {
+  const signed = await readSigned(partner.name, caDirectory);
+  return signed.find(({ certificate }) => isPinOf(pin, certificate))?.file;
 }
 
 function isPinOf(pin: Pin, certificate: X509Certificate): boolean {
@@ -43,13 +50,23 @@ function isPinOf(pin: Pin, certificate: X509Certificate): boolean {
   }
 }
 
-/** It is an extra: where it is missing, unreadable or something else, the date is not known. */
-async function readSigned(file: string): Promise<X509Certificate | undefined> {
-  try {
-    return new X509Certificate(await readFile(file));
-  } catch {
-    return undefined;
-  }
+/** They are an extra: where one is missing, unreadable or something else, its date is not known. */
+async function readSigned(
+  name: string,
+  caDirectory: string,
+): Promise<Array<{ readonly file: string; readonly certificate: X509Certificate }>> {
+  const folder = dirname(partnerCertificateFile(caDirectory, name));
+  const entries = await readdir(folder).catch(() => []);
+  const files = entries.filter((entry) => entry.startsWith(`${name}.`) && entry.endsWith(".pem"));
+  const read = files.map(async (entry) => {
+    const file = join(folder, entry);
+    try {
+      return [{ file, certificate: new X509Certificate(await readFile(file)) }];
+    } catch {
+      return [];
+    }
+  });
+  return (await Promise.all(read)).flat();
 }
 
 export const partnerTableHeader = ["NAME", "HOSTS", "PINS", "VALID UNTIL", "MODE", "FROM", "TO"] as const;
@@ -58,7 +75,7 @@ export function partnerRow(partner: Partner, end: Date | undefined): string[] {
   return [
     partner.name,
     partner.hosts.map(({ text }) => text).join(", "),
-    partner.pins.map(shortPin).join(", "),
+    partner.pins.map((pin) => `${shortPin(pin)}${pin.state === "active" ? "" : ` (${pin.state})`}`).join(", "),
     end === undefined ? "-" : dayOf(end),
     partner.mode,
     String(partner.allow.from.length),
@@ -79,15 +96,16 @@ function shortPin(pin: Pin): string {
 }
 
 /** Everything about a partner, for a person. */
-export function describePartner(partner: Partner, end: Date | undefined): string {
+export function describePartner(partner: Partner, end: Date | undefined, uses: readonly PinUse[] = []): string {
   const fields: Array<[string, readonly string[]]> = [
     ["description", partner.description === "" ? [] : [partner.description]],
     ["contact", partner.contact === undefined ? [] : [partner.contact]],
     ["file", [shown(partner.file)]],
     ["mode", [partner.mode]],
     ["hosts", partner.hosts.map(({ text }) => text)],
-    ["pins", partner.pins.map(pinText)],
-    ["valid until", [end === undefined ? "not known: a pin of a key or a CA tells no date" : dayOf(end)]],
+    ["pins", partner.pins.flatMap((pin) => [pinText(pin), ...usesText(partner, pin, uses)])],
+    ["key usage", [partner.extendedKeyUsage === "any" ? "any: the pin alone decides" : "clientAuth"]],
+    ["valid until", [endText(partner, end)]],
     ["from", partner.allow.from.length === 0 ? ["nobody, reports only"] : partner.allow.from.map(({ text }) => text)],
     ["to", partner.allow.to.map(({ text }) => text)],
     ["limits", limitsText(partner.limits)],
@@ -99,13 +117,35 @@ export function describePartner(partner: Partner, end: Date | undefined): string
   return `${[partner.name, ...lines].join("\n")}\n`;
 }
 
+function endText({ pins }: Partner, end: Date | undefined): string {
+  if (!pins.some(({ state }) => state === "active" || state === "next")) return "no pin counts";
+  return end === undefined ? "not known: a pin of a key or a CA tells no date" : dayOf(end);
+}
+
 function pinText(pin: Pin): string {
   const what =
     pin.kind === "trustAnchor"
       ? `any certificate for ${pin.name} of the CA in ${shown(pin.file)}`
       : `${pin.kind === "spki" ? "key" : "certificate"} ${pin.digest}`;
-  const label = pin.label === undefined ? "" : `, "${pin.label}"`;
-  return `${what}${label}${pin.notAfter === undefined ? "" : `, until ${dayOf(pin.notAfter)}`}`;
+  const more = [
+    ...(pin.label === undefined ? [] : [`"${pin.label}"`]),
+    ...(pin.state === "active" ? [] : [pin.state]),
+    ...(pin.notBefore === undefined ? [] : [`from ${dayOf(pin.notBefore)}`]),
+    ...(pin.notAfter === undefined ? [] : [`until ${dayOf(pin.notAfter)}`]),
+  ];
+  return [what, ...more].join(", ");
+}
+
+/** What was seen of a pin, further in than the pin itself. */
+function usesText(partner: Partner, pin: Pin, uses: readonly PinUse[]): string[] {
+  const { firstSeen, lastSeen, lastAddress, lastRefused, certificate } = pinRecord(partner, pin, uses);
+  if (firstSeen === undefined || lastSeen === undefined) return pin.state === "revoked" ? [] : ["  never seen"];
+  const from = lastAddress === undefined ? "" : ` from ${lastAddress}`;
+  return [
+    `  first seen ${dayOf(firstSeen)}, last ${dayOf(lastSeen)}${from}`,
+    ...(certificate === undefined ? [] : [`  in a certificate that is valid until ${dayOf(certificate.validToDate)}`]),
+    ...(lastRefused === undefined ? [] : [`  refused since, last on ${dayOf(lastRefused)}`]),
+  ];
 }
 
 function limitsText(limits: PartnerLimits): string[] {
@@ -134,7 +174,7 @@ function bytesText(bytes: number): string {
 }
 
 /** The same for programs. */
-export function partnerJson(partner: Partner, end: Date | undefined): object {
+export function partnerJson(partner: Partner, end: Date | undefined, uses: readonly PinUse[] = []): object {
   const { name, file, description, contact, mode, limits, deliver } = partner;
   return {
     name,
@@ -143,7 +183,9 @@ export function partnerJson(partner: Partner, end: Date | undefined): object {
     contact,
     mode,
     hosts: partner.hosts.map(({ text }) => text),
-    pins: partner.pins.map(pinJson),
+    pins: partner.pins.map((pin) => ({ ...pinJson(pin), ...seenJson(partner, pin, uses) })),
+    extendedKeyUsage: partner.extendedKeyUsage,
+    rollover: partner.rollover,
     validUntil: end?.toISOString(),
     allow: { from: partner.allow.from.map(({ text }) => text), to: partner.allow.to.map(({ text }) => text) },
     limits,
@@ -152,8 +194,20 @@ export function partnerJson(partner: Partner, end: Date | undefined): object {
 }
 
 function pinJson(pin: Pin): object {
-  const common = { kind: pin.kind, label: pin.label, notAfter: pin.notAfter?.toISOString() };
+  const { kind, label, state } = pin;
+  const common = { kind, label, state, notBefore: pin.notBefore?.toISOString(), notAfter: pin.notAfter?.toISOString() };
   return pin.kind === "trustAnchor" ? { ...common, file: pin.file, name: pin.name } : { ...common, digest: pin.digest };
+}
+
+function seenJson(partner: Partner, pin: Pin, uses: readonly PinUse[]): object {
+  const { firstSeen, lastSeen, lastAddress, lastRefused, certificate } = pinRecord(partner, pin, uses);
+  return {
+    firstSeen: firstSeen?.toISOString(),
+    lastSeen: lastSeen?.toISOString(),
+    lastAddress,
+    lastRefused: lastRefused?.toISOString(),
+    certificateNotAfter: certificate?.validToDate.toISOString(),
+  };
 }
 
 function hopJson({ address, port, name, tls }: NextHop): object {

@@ -7,7 +7,7 @@ import { readMessage, readQueue, type QueueDetails } from "../spool/directory/qu
 import { QueueAdmin } from "../spool/directory/queue-admin.ts";
 import type { QueueChange, QueueEntry } from "../spool/spool.ts";
 import { configOption, examples, findSpool, jsonOption, newCommand } from "./command.ts";
-import { CliError, formatTable, printable, type Output } from "./output.ts";
+import { CliError, formatTable, jsonText, printable, type Output } from "./output.ts";
 import { selectionOf, withSelection, type SelectionOptions } from "./queue-selection.ts";
 
 export function queueCommand(output: Output): Command {
@@ -43,7 +43,7 @@ function listCommand(output: Output): Command {
       const selection = selectionOf(ids, options, now, "reads");
       const entries: QueueEntry[] = [];
       for await (const entry of readQueue(path, selection)) {
-        if (options.json === true) output.out(`${JSON.stringify(entry)}\n`);
+        if (options.json === true) output.out(jsonText(entry, 0));
         else entries.push(entry);
       }
       if (options.json === true) return;
@@ -89,7 +89,7 @@ function changeCommand({ name, description, done }: (typeof changes)[number], ou
       const admin = new QueueAdmin(path);
       try {
         const changed = await admin[name](selection);
-        if (options.json === true) for (const change of changed) output.out(`${JSON.stringify(change)}\n`);
+        if (options.json === true) for (const change of changed) output.out(jsonText(change, 0));
         else for (const { id, outcome } of changed) output.out(`${id} ${outcomeText(outcome, done)}\n`);
         if (changed.length === 0) throw new CliError(1, "no such message waits: see pinrelay queue list");
       } finally {
@@ -125,7 +125,7 @@ function showCommand(output: Output): Command {
           `no message ${printable(id)} in the queue: it was delivered or reported, or never taken; the log knows`,
         );
       }
-      output.out(options.json === true ? `${JSON.stringify(message, null, 2)}\n` : details(message, now));
+      output.out(options.json === true ? jsonText(message) : details(message, now));
     });
 }
 

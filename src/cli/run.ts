@@ -1,19 +1,28 @@
 /**
  * `pinrelay start`, `receive` and `deliver`: the commands that stay.
  *
- * Promises: nothing starts on an invalid configuration; SIGTERM and SIGINT end in order.
+ * Promises: nothing starts on an invalid configuration; SIGTERM and SIGINT end in order; SIGHUP reads the files again.
  */
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { RelayConfig } from "../config/relay-config.ts";
 import { Deliverer } from "../deliverer/deliverer.ts";
+import { ExpiryMail } from "../deliverer/expiry-mail.ts";
 import { createLog } from "../log/log.ts";
-import { startReceiver } from "../receiver/receiver.ts";
+import { ServerCertificateFault, startReceiver } from "../receiver/receiver.ts";
 import { openDirectorySpool } from "../spool/directory/directory-spool.ts";
 import { SpoolFault } from "../spool/spool.ts";
-import { CompartmentFailed, Supervisor, type CompartmentNews } from "../supervisor/supervisor.ts";
-import { runCheck } from "./check.ts";
-import { configOption, examples, loadValidConfig, newCommand } from "./command.ts";
+import { CompartmentFailed } from "../supervisor/compartment.ts";
+import { Supervisor } from "../supervisor/supervisor.ts";
+import { firstCandidate, nextCandidate, type CheckedCandidate } from "./candidate.ts";
+import { configOption, examples, newCommand } from "./command.ts";
+import {
+  loadCompartmentConfig,
+  serveReloads,
+  snapshotOption,
+  systemHint,
+  type CompartmentOptions,
+} from "./compartment-config.ts";
 import { CliError, type Output } from "./output.ts";
 
 export function startCommand(output: Output): Command {
@@ -22,7 +31,8 @@ export function startCommand(output: Output): Command {
     .addOption(configOption())
     .addHelpText("after", examples("pinrelay start", "pinrelay start --config /etc/pinrelay/relay.yaml"))
     .action(async (options: { config: string }) => {
-      const config = await checkedConfig(options.config, output);
+      const candidate = await firstCandidate(options.config, output);
+      const { config } = candidate;
       const log = createLog("supervisor");
       const script = process.argv[1];
       if (script === undefined) throw new Error("the program's own path is unknown");
@@ -30,10 +40,12 @@ export function startCommand(output: Output): Command {
         script,
         configFile: resolve(options.config),
         spoolPath: config.spool.path,
-        policy: config.version,
+        initial: candidate,
+        load: (inForce: CheckedCandidate) => nextCandidate(options.config, inForce),
         log,
       });
       const stopped = untilSignal();
+      process.on("SIGHUP", () => supervisor.reload());
       try {
         await supervisor.start();
       } catch (error) {
@@ -53,28 +65,23 @@ export function startCommand(output: Output): Command {
     });
 }
 
-/** What `pinrelay check` calls an error is one here: a key that others can read, or an expired certificate, starts nothing. */
-async function checkedConfig(file: string, output: Output): Promise<RelayConfig> {
-  const config = await loadValidConfig(file, new Date(), output);
-  const checked = await runCheck(file, { json: false });
-  if (checked.exitCode === 0) return config;
-  output.err(checked.output);
-  throw new CliError(2, "nothing is started: correct what is listed above");
-}
-
 export function receiveCommand(output: Output): Command {
   return newCommand("receive", output)
     .description("runs the receiver alone: takes mail from partners into the spool")
     .addOption(configOption())
-    .action(async (options: { config: string }) => {
-      const config = await loadValidConfig(options.config, new Date(), output);
+    .addOption(snapshotOption())
+    .action(async (options: CompartmentOptions) => {
+      const config = await loadCompartmentConfig(options, output);
       const stopped = untilSignal();
-      const receiver = await startReceiver(config, createLog("receiver")).catch(explain);
-      tell({
-        kind: "ready",
-        listening: receiver.addresses.map(
-          ({ address, port, implicitTls }) => `${address}:${port}${implicitTls ? " (TLS)" : ""}`,
-        ),
+      const log = createLog("receiver");
+      const receiver = await startReceiver(config, log).catch(explain);
+      serveReloads(options, config, {
+        log,
+        reload: (next) => receiver.reload(next),
+        listening: () =>
+          receiver.addresses.map(
+            ({ address, port, implicitTls }) => `${address}:${port}${implicitTls ? " (TLS)" : ""}`,
+          ),
       });
       await stopped;
       await receiver.stop();
@@ -85,14 +92,15 @@ export function deliverCommand(output: Output): Command {
   return newCommand("deliver", output)
     .description("runs the deliverer alone: sends what is in the spool to the next hops")
     .addOption(configOption())
-    .action(async (options: { config: string }) => {
-      const config = await loadValidConfig(options.config, new Date(), output);
+    .addOption(snapshotOption())
+    .action(async (options: CompartmentOptions) => {
+      const config = await loadCompartmentConfig(options, output);
       const stopped = untilSignal();
-      await deliverUntil(config, stopped).catch(explain);
+      await deliverUntil(options, config, stopped).catch(explain);
     });
 }
 
-async function deliverUntil(config: RelayConfig, stopped: Promise<void>): Promise<void> {
+async function deliverUntil(options: CompartmentOptions, config: RelayConfig, stopped: Promise<void>): Promise<void> {
   const log = createLog("deliverer");
   const spool = await openDirectorySpool({
     path: config.spool.path,
@@ -100,16 +108,22 @@ async function deliverUntil(config: RelayConfig, stopped: Promise<void>): Promis
     honoured: (id, action) => log.info({ event: "operator's request", id, action }),
   });
   const deliverer = new Deliverer({ config, spool, log });
+  let inForce = config;
+  const expiryMail = new ExpiryMail({ config: () => inForce, dropBox: spool.dropBox, log });
   deliverer.start();
-  tell({ kind: "ready", listening: [] });
+  expiryMail.start();
+  serveReloads(options, config, {
+    log,
+    reload: (next) => {
+      deliverer.reload(next);
+      inForce = next;
+    },
+    listening: () => [],
+  });
   await stopped;
+  await expiryMail.stop();
   await deliverer.stop();
   await spool.close();
-}
-
-/** Tells the supervisor, if there is one. */
-function tell(news: CompartmentNews): void {
-  process.send?.(news);
 }
 
 /**
@@ -123,7 +137,7 @@ function untilSignal(): Promise<void> {
     process.on("SIGINT", () => {
       if (!process.connected) resolveSignal();
     });
-    process.on("SIGHUP", () => undefined); // a terminal that closes does not stop a relay
+    process.on("SIGHUP", () => undefined); // a terminal that closes does not stop a relay; who can, reloads
     process.once("disconnect", () => resolveSignal());
   });
 }
@@ -134,25 +148,13 @@ function explain(error: unknown): never {
     const more = error.kind === "locked" ? ": a relay is running already, see pinrelay status" : "";
     throw new CliError(1, `${error.message}${more}`, { cause: error });
   }
+  if (error instanceof ServerCertificateFault) throw new CliError(1, `${error.message}; run pinrelay check`);
   if (error instanceof Error && "code" in error && /^ERR_(?:OSSL|SSL)/.test(String(error.code))) {
     throw new CliError(1, `the server's certificate and key cannot be used (${error.message}): run pinrelay check`, {
       cause: error,
     });
   }
   if (error instanceof Error && "code" in error && "syscall" in error)
-    throw new CliError(1, hint(error), { cause: error });
+    throw new CliError(1, systemHint(error), { cause: error });
   throw error;
-}
-
-function hint(error: Error & { code: unknown }): string {
-  switch (error.code) {
-    case "EADDRINUSE":
-      return `${error.message}: another program listens there; see ss -ltnp`;
-    case "EADDRNOTAVAIL":
-      return `${error.message}: this host has no such address; see ip addr`;
-    case "EACCES":
-      return `${error.message}: run as root, or give the file or port to this user`;
-    default:
-      return error.message;
-  }
 }

@@ -49,37 +49,58 @@ export const text: Format<string> = {
 };
 
 /** A duration in milliseconds. The upper bound keeps it within what timers can hold. */
-export const duration: Format<number> = {
-  name: "duration",
-  json: { type: "string", pattern: "^[1-9][0-9]{0,8}[smhd]$" },
-  parse(value) {
-    const [, count, unit] = (typeof value === "string" && /^([1-9]\d{0,8})([smhd])$/.exec(value)) || [];
-    const durationMs = Number(count) * (millisecondsPer.get(unit ?? "") ?? Number.NaN);
-    if (Number.isNaN(durationMs)) return refuse("must be a duration with its unit, as 30s, 5m, 4h or 5d", value);
-    return durationMs > durationMsMax ? refuse("must be at most 20d", value) : durationMs;
-  },
-};
+export const duration = durationUpTo(20, "duration");
+
+/** A duration that is held against dates, as those of certificates, and against no timer. */
+export const period = durationUpTo(3650, "period");
+
+function durationUpTo(daysMax: number, name: string): Format<number> {
+  return {
+    name,
+    json: { type: "string", pattern: "^[1-9][0-9]{0,8}[smhd]$" },
+    parse(value) {
+      const [, count, unit] = (typeof value === "string" && /^([1-9]\d{0,8})([smhd])$/.exec(value)) || [];
+      const durationMs = Number(count) * (millisecondsPer.get(unit ?? "") ?? Number.NaN);
+      if (Number.isNaN(durationMs)) return refuse("must be a duration with its unit, as 30s, 5m, 4h or 5d", value);
+      return durationMs > daysMax * 86_400_000 ? refuse(`must be at most ${daysMax}d`, value) : durationMs;
+    },
+  };
+}
+
 const millisecondsPer = new Map([
   ["s", 1000],
   ["m", 60_000],
   ["h", 3_600_000],
   ["d", 86_400_000],
 ]);
-const durationMsMax = 20 * 86_400_000;
 
 /** A size in bytes. */
-export const size: Format<number> = {
-  name: "size",
-  json: { type: ["integer", "string"], minimum: 1, pattern: "^[1-9][0-9]{0,14}([KMGT]iB)?$" },
-  parse(value) {
-    const [, count, unit] = /^([1-9]\d{0,14})([KMGT]iB)?$/.exec(String(value)) ?? [];
-    const bytes = Number(count) * (bytesPer.get(unit ?? "") ?? Number.NaN);
-    if (typeof value === "boolean" || Number.isNaN(bytes)) {
-      return refuse("must be a size above zero, as 512 (bytes), 10KiB, 25MiB or 10GiB", value);
-    }
-    return bytes > Number.MAX_SAFE_INTEGER ? refuse("is larger than any disk", value) : bytes;
-  },
-};
+export const size = sizeOf("size", 1, Number.MAX_SAFE_INTEGER);
+
+/**
+ * A command line with its CRLF. The least is what RFC 5321 §4.5.3.1.4 (512) and RFC 3461 §4.2 (536 for RCPT) add up to;
+ * the most keeps it small beside a session.
+ */
+export const commandLineSize = sizeOf("command-line-size", 1048, 64 * 1024);
+
+/** A message's header, which is held in memory. */
+export const headerSize = sizeOf("header-size", 1024, 16 * 1024 ** 2);
+
+function sizeOf(name: string, min: number, max: number): Format<number> {
+  return {
+    name,
+    json: { type: ["integer", "string"], minimum: min, pattern: "^[1-9][0-9]{0,14}([KMGT]iB)?$" },
+    parse(value) {
+      const [, count, unit] = /^([1-9]\d{0,14})([KMGT]iB)?$/.exec(String(value)) ?? [];
+      const bytes = Number(count) * (bytesPer.get(unit ?? "") ?? Number.NaN);
+      if (typeof value === "boolean" || Number.isNaN(bytes)) {
+        return refuse("must be a size above zero, as 512 (bytes), 10KiB, 25MiB or 10GiB", value);
+      }
+      if (bytes > Number.MAX_SAFE_INTEGER) return refuse("is larger than any disk", value);
+      return bytes < min || bytes > max ? refuse(`must be from ${min} to ${max} bytes`, value) : bytes;
+    },
+  };
+}
 const bytesPer = new Map([
   ["", 1],
   ["KiB", 1024],
@@ -97,6 +118,8 @@ export const flag: Format<boolean> = {
 
 /** How many of something. */
 export const count = integer("count", 1, 1_000_000);
+/** How many of something, in a day. */
+export const dailyCount = integer("daily-count", 1, 1_000_000_000);
 /** A TCP port to connect to. */
 export const port = integer("tcp-port", 1, 65_535);
 /** A TCP port to listen on; 0 lets the system choose. */
@@ -207,18 +230,26 @@ export const digest: Format<Digest> = {
 const digestOfNothing = digestOf(new Uint8Array());
 
 /** An end date, in milliseconds since 1970: a day counts until its end (UTC). */
-export const endDate: Format<number> = {
-  name: "end-date",
-  json: { type: "string", pattern: "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$" },
-  parse(value) {
-    const [, day, time] =
-      (typeof value === "string" && /^(\d{4}-\d{2}-\d{2})(T\d{2}:\d{2}:\d{2}Z)?$/.exec(value)) || [];
-    const dateMs = Date.parse(`${day}${time ?? "T23:59:59.999Z"}`);
-    // `Date` takes 2027-02-30 for the second of March.
-    const exists = !Number.isNaN(dateMs) && new Date(dateMs).toISOString().slice(0, 10) === day;
-    return exists ? dateMs : refuse("must be a date, as 2027-01-31, or a time in UTC, as 2027-01-31T12:00:00Z", value);
-  },
-};
+export const endDate = date("end-date", "T23:59:59.999Z");
+/** The first moment of a day (UTC), or a time, in milliseconds since 1970. */
+export const startDate = date("start-date", "T00:00:00Z");
+
+function date(name: string, timeOfDay: string): Format<number> {
+  return {
+    name,
+    json: { type: "string", pattern: "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$" },
+    parse(value) {
+      const [, day, time] =
+        (typeof value === "string" && /^(\d{4}-\d{2}-\d{2})(T\d{2}:\d{2}:\d{2}Z)?$/.exec(value)) || [];
+      const dateMs = Date.parse(`${day}${time ?? timeOfDay}`);
+      // `Date` takes 2027-02-30 for the second of March.
+      const exists = !Number.isNaN(dateMs) && new Date(dateMs).toISOString().slice(0, 10) === day;
+      return exists
+        ? dateMs
+        : refuse("must be a date, as 2027-01-31, or a time in UTC, as 2027-01-31T12:00:00Z", value);
+    },
+  };
+}
 
 /** An entry of `allow.from`. */
 export const reversePathRule = rule("reverse-path-rule", (written) => parseMailbox(written, true));

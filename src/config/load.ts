@@ -6,9 +6,9 @@
  * Fails (throws) only on faults of the program.
  */
 import { createHash, type Hash } from "node:crypto";
-import { readdir } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
 import type { Partner } from "../partner/partner.ts";
+import { diskFiles, type FileFault, type FileSource } from "./file-source.ts";
 import { PemFiles } from "./pem.ts";
 import { Claims, FileReport } from "./problems.ts";
 import { readPartner } from "./partner.ts";
@@ -16,22 +16,27 @@ import type { ConfigProblem, LoadResult } from "./relay-config.ts";
 import { defaultPartnersFolder, readRelay } from "./relay.ts";
 import type { LoadContext } from "./route.ts";
 import { isSet, lineAt, parseSource, readBounded, type ConfigNode } from "./source.ts";
-import { keyPathText, systemFault, type Path } from "./text.ts";
+import { keyPathText, type Path } from "./text.ts";
 
 export { formatProblem } from "./text.ts";
 
 /**
  * @param file relay.yaml.
  * @param now by which end dates of pins are judged.
+ * @param source where files come from.
  */
-export async function loadConfig(file: string, now: Date = new Date()): Promise<LoadResult> {
+export async function loadConfig(
+  file: string,
+  now: Date = new Date(),
+  source: FileSource = diskFiles,
+): Promise<LoadResult> {
   const relayFile = resolve(file);
   const problems: ConfigProblem[] = [];
   const version = createHash("sha256");
-  const pemFiles = new PemFiles();
+  const pemFiles = new PemFiles(source);
   const base = { now, claims: new Claims(), pemFiles, relayFile };
 
-  const root = treeOf(relayFile, await readBounded(relayFile), problems, version, relayFile);
+  const root = treeOf(relayFile, await source.read(relayFile), problems, version, relayFile);
   const report = new FileReport(relayFile, root, problems);
   const relay =
     root === undefined
@@ -43,6 +48,7 @@ export async function loadConfig(file: string, now: Date = new Date()): Promise<
     { ...base, ownDomains: relay?.ownDomains, messageBytesMax: relay?.messageBytesMax },
     problems,
     version,
+    source,
   );
   for (const pem of await pemFiles.files()) addToVersion(version, relayFile, pem.file, pem.bytes);
 
@@ -75,9 +81,10 @@ async function readPartners(
   context: LoadContext,
   problems: ConfigProblem[],
   version: Hash,
+  source: FileSource,
 ): Promise<Partner[]> {
-  const files = await listPartnerFiles(folder, report);
-  const partners = await readPartnerFiles(files ?? [], context, problems, version);
+  const files = await listPartnerFiles(folder, report, source);
+  const partners = await readPartnerFiles(files ?? [], context, problems, version, source);
   if (files?.length === 0) {
     report.warning(
       ["partners"],
@@ -87,23 +94,22 @@ async function readPartners(
   return partners;
 }
 
-async function listPartnerFiles(folder: string, report: FileReport): Promise<string[] | undefined> {
-  try {
-    const names = (await readdir(folder)).toSorted();
-    for (const name of names) {
-      // What looks like a partner and is none would be noticed when its mail is refused: too late.
-      if (name.endsWith(".yml")) report.warning(["partners"], `${join(folder, name)} is not read: rename it to .yaml`);
-      if (/^\..*\.yaml$/.test(name)) {
-        report.warning(["partners"], `${join(folder, name)} is not read: its name begins with a dot`);
-      }
-    }
-    return names.filter((name) => name.endsWith(".yaml") && !name.startsWith(".")).map((name) => join(folder, name));
-  } catch (error) {
+async function listPartnerFiles(folder: string, report: FileReport, source: FileSource): Promise<string[] | undefined> {
+  const names = await source.list(folder);
+  if ("fault" in names) {
     // Where relay.yaml could not be read, the folder is but a guess.
     if (report.isSet([]))
-      report.error(["partners"], `folder ${folder} ${systemFault(error)}: create it, or name the right one here`);
+      report.error(["partners"], `folder ${folder} ${names.fault}: create it, or name the right one here`);
     return undefined;
   }
+  for (const name of names) {
+    // What looks like a partner and is none would be noticed when its mail is refused: too late.
+    if (name.endsWith(".yml")) report.warning(["partners"], `${join(folder, name)} is not read: rename it to .yaml`);
+    if (/^\..*\.yaml$/.test(name)) {
+      report.warning(["partners"], `${join(folder, name)} is not read: its name begins with a dot`);
+    }
+  }
+  return names.filter((name) => name.endsWith(".yaml") && !name.startsWith(".")).map((name) => join(folder, name));
 }
 
 /** Files that are read at a time: their latencies add up otherwise, with thousands of partners. */
@@ -115,11 +121,12 @@ export async function readPartnerFiles(
   context: LoadContext,
   problems: ConfigProblem[],
   version: Hash | undefined,
+  source: FileSource = diskFiles,
 ): Promise<Partner[]> {
   const partners: Partner[] = [];
   for (let from = 0; from < files.length; from += readAhead) {
     const batch = files.slice(from, from + readAhead);
-    const contents = await Promise.all(batch.map(async (file) => ({ file, bytes: await readBounded(file) })));
+    const contents = await Promise.all(batch.map(async (file) => ({ file, bytes: await source.read(file) })));
     for (const { file, bytes } of contents) {
       const root = treeOf(file, bytes, problems, version, context.relayFile);
       const partner = await readPartner(root, new FileReport(file, root, problems), context);
@@ -131,7 +138,7 @@ export async function readPartnerFiles(
 
 function treeOf(
   file: string,
-  bytes: Awaited<ReturnType<typeof readBounded>>,
+  bytes: Buffer | FileFault,
   problems: ConfigProblem[],
   version: Hash | undefined,
   relayFile: string,

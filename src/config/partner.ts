@@ -9,20 +9,30 @@ import { basename } from "node:path";
 import { isSubdomain, type CanonicalDomain } from "../mail/domain.ts";
 import type { AddressRule, Partner } from "../partner/partner.ts";
 import { certificateDigest, type Pin } from "../partner/pin.ts";
+import { checkContact } from "./contact.ts";
 import * as format from "./formats.ts";
+import { makePartnerLimits, partnerLimits } from "./limits.ts";
 import { placeText, type FileReport } from "./problems.ts";
 import { readFileAs } from "./read.ts";
 import { makeAnchors, makeRoute, route, type LoadContext } from "./route.ts";
+import { makeRevocationLists } from "./revocation-list.ts";
 import { group, list, optional, required, scalar } from "./schema.ts";
 import type { ConfigNode } from "./source.ts";
 import type { Path } from "./text.ts";
+
+const ruleMode = format.oneOf("off", "observe", "enforce");
 
 /** The keys of a partner's file. */
 export const partnerKeys = group({
   doc: "A partner.",
   keys: {
     description: scalar({ doc: "Who it is, for people.", format: format.text, default: "" }),
-    contact: scalar({ doc: "Whom to ask there, for people.", format: format.text, default: optional }),
+    contact: scalar({ doc: "Whom to ask there: best a mail address.", format: format.text, default: optional }),
+    "notify-contact": scalar({
+      doc: "Is the contact, a mail address then, told by mail when the partner's certificate runs out? Needs `deliver`.",
+      format: format.flag,
+      default: false,
+    }),
     mode: scalar({
       doc: "observe: what `allow` would refuse is reported and let through. Identity is enforced always.",
       format: format.oneOf("enforce", "observe"),
@@ -63,7 +73,24 @@ export const partnerKeys = group({
             format: format.domainName,
             default: optional,
           }),
+          "revocation-list": list({
+            doc: "With trust-anchor: files with the CAs' revocation lists (CRL). Where there are any, that of the CA which signed the certificate must be among them and not out of date.",
+            of: scalar({ doc: "A file with a revocation list, PEM or DER.", format: format.path, default: required }),
+            orOne: true,
+            itemsMin: 1,
+            default: optional,
+          }),
           label: scalar({ doc: "For people, as the year of the key.", format: format.text, default: optional }),
+          state: scalar({
+            doc: "active; pending: waits for `pinrelay partner confirm`; next: replaces the active ones in a rollover; revoked.",
+            format: format.oneOf("active", "pending", "next", "revoked"),
+            default: "active",
+          }),
+          "not-before": scalar({
+            doc: "The pin counts from the beginning of this day (UTC), or from this time.",
+            format: format.startDate,
+            default: optional,
+          }),
           "not-after": scalar({
             doc: "The pin counts until the end of this day (UTC), or until this time.",
             format: format.endDate,
@@ -75,6 +102,27 @@ export const partnerKeys = group({
       }),
       itemsMin: 1,
       default: required,
+    }),
+    "key-exchange": scalar({
+      doc: "post-quantum: mail is taken only over a hybrid key exchange such as X25519MLKEM768.",
+      format: format.oneOf("any", "post-quantum"),
+      default: "any",
+    }),
+    "extended-key-usage": scalar({
+      doc: "What the partner's certificate must be good for: clientAuth, or any where its CA issues for servers only.",
+      format: format.oneOf("clientAuth", "any"),
+      default: "clientAuth",
+    }),
+    rollover: group({
+      doc: "What happens between an old pin and the next one.",
+      keys: {
+        "retire-after": scalar({
+          doc: "From the first use of the next pin until the old one no longer counts.",
+          format: format.period,
+          default: "14d",
+        }),
+      },
+      default: {},
     }),
     allow: group({
       doc: "What the partner may send. What is not here is refused.",
@@ -101,21 +149,24 @@ export const partnerKeys = group({
       },
       default: required,
     }),
-    limits: group({
-      doc: "What the relay takes at most from this partner.",
+    content: group({
+      doc: "What is asked of a message's header: off, observe (reported and let through) or enforce.",
       keys: {
-        "message-size": scalar({ doc: "The size of one message.", format: format.size, default: "10MiB" }),
-        recipients: scalar({ doc: "Recipients of one message.", format: format.count, default: 100 }),
-        "messages-per-minute": scalar({ doc: "Messages in a minute.", format: format.count, default: 600 }),
-        connections: scalar({ doc: "Connections at a time.", format: format.count, default: 10 }),
-        "queue-bytes": scalar({
-          doc: "The size of its mail that waits for delivery.",
-          format: format.size,
-          default: "1GiB",
+        "header-syntax": scalar({
+          doc: "Its lines are header fields of at most 998 octets, in ASCII unless SMTPUTF8 was asked for.",
+          format: ruleMode,
+          default: "observe",
+        }),
+        "single-from": scalar({ doc: "It has exactly one From field.", format: ruleMode, default: "observe" }),
+        "from-alignment": scalar({
+          doc: "All addresses of its From field are among `allow.from`: the partner poses as nobody else.",
+          format: ruleMode,
+          default: "observe",
         }),
       },
       default: {},
     }),
+    limits: partnerLimits,
     deliver: { ...route, doc: "How mail reaches the partner. Absent: it gets none.", default: optional },
   },
   default: required,
@@ -144,6 +195,10 @@ export async function readPartner(
   if (written === undefined) return undefined;
   const hosts = makeHosts(written, report);
   const pins = await makePins(written, report, context);
+  if (written["extended-key-usage"] === "any") {
+    const risk = "a certificate that was issued for servers only will do: whoever runs that server could send mail";
+    report.warning(["extended-key-usage"], `${risk}; ask for one with clientAuth if you can`);
+  }
   const from = makeFrom(written, report, context);
   const to = makeTo(written, report, context);
   warnOfLimits(written, report, context);
@@ -151,24 +206,28 @@ export async function readPartner(
     written.deliver === undefined
       ? undefined
       : await makeRoute({ name, kind: "partner" }, written.deliver, ["deliver"], report, context);
+  if (written["notify-contact"]) checkContact(written.contact, deliver, written.deliver !== undefined, report);
   if (report.errors > 0) return undefined;
-  const { description, contact, mode, limits } = written;
+  const { description, contact, mode, limits, rollover, content } = written;
   return {
     name,
     file: report.file,
     description,
     contact,
+    notifyContact: written["notify-contact"],
     mode,
     hosts,
     pins,
+    keyExchange: written["key-exchange"],
+    extendedKeyUsage: written["extended-key-usage"],
+    rollover: { retireAfterMs: rollover["retire-after"] },
     allow: { from, to },
-    limits: {
-      messageBytesMax: limits["message-size"],
-      recipientsMax: limits.recipients,
-      messagesPerMinute: limits["messages-per-minute"],
-      connectionsMax: limits.connections,
-      queueBytesMax: limits["queue-bytes"],
+    content: {
+      headerSyntax: content["header-syntax"],
+      singleFrom: content["single-from"],
+      fromAlignment: content["from-alignment"],
     },
+    limits: makePartnerLimits(limits),
     deliver,
   };
 }
@@ -204,23 +263,32 @@ async function makePin(
   report: FileReport,
   context: LoadContext,
 ): Promise<Pin | undefined> {
-  const label = written.label;
-  const notAfter = written["not-after"] === undefined ? undefined : new Date(written["not-after"]);
-  const nameIsSet = report.isSet([...path, "name"]);
+  const dateOf = (ms: number | undefined) => (ms === undefined ? undefined : new Date(ms));
+  const life = {
+    label: written.label,
+    state: written.state,
+    notBefore: dateOf(written["not-before"]),
+    notAfter: dateOf(written["not-after"]),
+    source: report.source(path),
+  };
   if (report.isSet([...path, "trust-anchor"])) {
-    if (!nameIsSet) {
+    if (!report.isSet([...path, "name"])) {
       report.error([...path, "trust-anchor"], "needs `name`: the DNS name that the partner's certificate must carry");
     }
     const file = written["trust-anchor"];
     const anchors =
       file === undefined ? undefined : await makeAnchors(file, [...path, "trust-anchor"], report, context);
     if (anchors === undefined || written.name === undefined) return undefined;
-    return { ...anchors, name: written.name, label, notAfter };
+    const listPath = [...path, "revocation-list"];
+    const lists = await makeRevocationLists(written["revocation-list"] ?? [], anchors, listPath, report, context);
+    return { ...anchors, ...life, name: written.name, revocationLists: lists };
   }
-  if (nameIsSet) report.errorAtKey([...path, "name"], "means something with `trust-anchor` only: remove it");
-  if (written.spki !== undefined) return { kind: "spki", digest: written.spki, label, notAfter };
+  for (const key of ["name", "revocation-list"].filter((candidate) => report.isSet([...path, candidate]))) {
+    report.errorAtKey([...path, key], "means something with `trust-anchor` only: remove it");
+  }
+  if (written.spki !== undefined) return { ...life, kind: "spki", digest: written.spki };
   if (written.certificate === undefined) return undefined;
-  return { kind: "certificate", digest: written.certificate, label, notAfter };
+  return { ...life, kind: "certificate", digest: written.certificate };
 }
 
 function keyOf(pin: Pin): string {

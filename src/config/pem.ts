@@ -5,7 +5,8 @@
  * certificate is refused, because what is read here is handed around. Faults are one line that says what to do.
  */
 import { X509Certificate } from "node:crypto";
-import { readBounded } from "./source.ts";
+import { derLabel } from "../certs/certificate-file.ts";
+import { diskFiles, type FileFault, type FileSource } from "./file-source.ts";
 
 export type PemCertificates =
   /** `pem` holds the certificates alone, in the file's order. */
@@ -15,24 +16,60 @@ export type PemCertificates =
 
 const certificatesMax = 1000;
 
-/** Reads files once each and remembers their bytes, by which a version is made. */
+/** Reads files beside the YAML ones, once each, and remembers their bytes, by which a version is made. */
 export class PemFiles {
-  readonly #read = new Map<string, Promise<{ bytes: Uint8Array; result: PemCertificates }>>();
+  readonly #source: FileSource;
+  readonly #bytes = new Map<string, Promise<Buffer | FileFault>>();
+  readonly #parsed = new Map<string, Promise<PemCertificates>>();
+  /** Files that the policy depends on. */
+  readonly #counted = new Set<string>();
 
-  async read(file: string): Promise<PemCertificates> {
-    const known = this.#read.get(file);
-    if (known !== undefined) return (await known).result;
-    const reading = readPem(file);
-    this.#read.set(file, reading);
-    return (await reading).result;
+  constructor(source: FileSource = diskFiles) {
+    this.#source = source;
   }
 
-  /** All files that were read, in the order of their names. */
-  async files(): Promise<Array<{ file: string; bytes: Uint8Array }>> {
-    const files = [...this.#read.keys()].toSorted();
+  /** Certificates on which policy depends. */
+  read(file: string): Promise<PemCertificates> {
+    this.#counted.add(file);
+    return this.readOwn(file);
+  }
+
+  /** The relay's own certificate: whom it takes mail from does not depend on it, so it is no part of the version. */
+  readOwn(file: string): Promise<PemCertificates> {
+    const known = this.#parsed.get(file);
+    if (known !== undefined) return known;
+    const reading = this.#readPem(file);
+    this.#parsed.set(file, reading);
+    return reading;
+  }
+
+  /** The bytes of a file on which policy depends and which holds no certificates, as a revocation list. */
+  readBytes(file: string): Promise<Buffer | FileFault> {
+    this.#counted.add(file);
+    return this.#readOnce(file);
+  }
+
+  /** All files on which policy depends, in the order of their names. */
+  files(): Promise<Array<{ file: string; bytes: Uint8Array }>> {
     return Promise.all(
-      files.map(async (file) => ({ file, bytes: (await this.#read.get(file))?.bytes ?? Buffer.of() })),
+      [...this.#counted].toSorted().map(async (file) => {
+        const bytes = await this.#readOnce(file);
+        return { file, bytes: "fault" in bytes ? Buffer.of() : bytes };
+      }),
     );
+  }
+
+  #readOnce(file: string): Promise<Buffer | FileFault> {
+    const known = this.#bytes.get(file);
+    if (known !== undefined) return known;
+    const reading = this.#source.read(file);
+    this.#bytes.set(file, reading);
+    return reading;
+  }
+
+  async #readPem(file: string): Promise<PemCertificates> {
+    const bytes = await this.#readOnce(file);
+    return "fault" in bytes ? fault(bytes.fault) : parsePem(bytes);
   }
 }
 
@@ -42,7 +79,7 @@ export function parsePem(bytes: Uint8Array): PemCertificates {
   if (text.trim() === "") return fault("is empty");
   if (!text.includes("-----BEGIN ")) {
     return bytes[0] === 0x30
-      ? fault("is DER, not PEM: convert it with `openssl x509 -inform DER -in FILE -out FILE.pem`")
+      ? fault(derFault(Buffer.from(bytes)))
       : fault("is no PEM file: it must hold lines as -----BEGIN CERTIFICATE-----");
   }
   const labels = [...text.matchAll(/-----BEGIN ([A-Z0-9 ]+)-----/g)].map((match) => match[1] ?? "");
@@ -61,6 +98,15 @@ export function parsePem(bytes: Uint8Array): PemCertificates {
   return parseBlocks(text, certificateCount);
 }
 
+function derFault(der: Buffer): string {
+  const label = derLabel(der);
+  if (label === "PKCS12") return "is PKCS #12: convert it with `openssl pkcs12 -in FILE -nokeys -out FILE.pem`";
+  if (label === "PKCS7")
+    return "is PKCS #7: convert it with `openssl pkcs7 -inform DER -in FILE -print_certs -out FILE.pem`";
+  if (label === "PRIVATE KEY") return "is a private key: name the certificate here, and the key under `tls.key`";
+  return "is DER, not PEM: convert it with `openssl x509 -inform DER -in FILE -out FILE.pem`";
+}
+
 function parseBlocks(text: string, expected: number): PemCertificates {
   const pattern = /-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]*)-----END CERTIFICATE-----/g;
   const blocks = [...text.matchAll(pattern)].map((match) => match[0]);
@@ -76,11 +122,6 @@ function parseBlocks(text: string, expected: number): PemCertificates {
     }
   }
   return { kind: "certificates", pem: `${blocks.join("\n")}\n`, certificates };
-}
-
-async function readPem(file: string): Promise<{ bytes: Uint8Array; result: PemCertificates }> {
-  const bytes = await readBounded(file);
-  return "fault" in bytes ? { bytes: Buffer.of(), result: fault(bytes.fault) } : { bytes, result: parsePem(bytes) };
 }
 
 function fault(words: string): PemCertificates {

@@ -11,6 +11,42 @@ export interface ListenAddress {
   readonly implicitTls: boolean;
 }
 
+/** What the relay takes at most, from everybody. */
+export interface RelayLimits {
+  readonly messageBytesMax: number;
+  readonly connectionsMax: number;
+  readonly connectionsPerAddressMax: number;
+  /** Clients that are being told that they are turned away. */
+  readonly turnedAwayMax: number;
+  /** TLS handshakes of one address. */
+  readonly handshakesPerMinute: number;
+  readonly spoolBytesMax: number;
+  /** Of one session, without a message in between. */
+  readonly commandsMax: number;
+  /** Of one session: unknown, or not in the syntax of SMTP. */
+  readonly badCommandsMax: number;
+  /** With its CRLF. */
+  readonly commandLineBytesMax: number;
+  /** Of one connection. */
+  readonly transactionsMax: number;
+  readonly headerBytesMax: number;
+  readonly headerLinesMax: number;
+  /** Received fields (RFC 5321 §6.3). */
+  readonly hopsMax: number;
+  readonly timeouts: SessionTimeouts;
+}
+
+/** How long a client may take. */
+export interface SessionTimeouts {
+  /** Without a single octet (RFC 5321 §4.5.3.2.7). */
+  readonly idleMs: number;
+  readonly handshakeMs: number;
+  /** For a whole session; a message that is coming in then may still end. */
+  readonly sessionMs: number;
+  /** For the content of one message, beside what its size allows. */
+  readonly messageMs: number;
+}
+
 export interface RelayConfig {
   /** The absolute path of relay.yaml. */
   readonly file: string;
@@ -36,13 +72,10 @@ export interface RelayConfig {
     readonly expireMs: number;
     readonly warnAfterMs: number;
   };
-  readonly limits: {
-    readonly messageBytesMax: number;
-    readonly connectionsMax: number;
-    readonly connectionsPerAddressMax: number;
-    readonly spoolBytesMax: number;
-  };
+  readonly limits: RelayLimits;
   readonly postmaster: Mailbox;
+  /** When certificates, revocation lists and pins that run out are spoken of. */
+  readonly expiry: { readonly warnMs: number; readonly criticalMs: number; readonly mail: "daily" | "off" };
   readonly audit: { readonly path: string };
   readonly console: { readonly listen: string | undefined };
 }

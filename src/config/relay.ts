@@ -9,6 +9,7 @@ import type { Mailbox } from "../mail/address.ts";
 import type { CanonicalDomain } from "../mail/domain.ts";
 import type { Route } from "../partner/partner.ts";
 import * as format from "./formats.ts";
+import { makeRelayLimits, relayLimits } from "./limits.ts";
 import type { FileReport } from "./problems.ts";
 import { readFileAs } from "./read.ts";
 import type { ListenAddress, RelayConfig } from "./relay-config.ts";
@@ -71,6 +72,11 @@ export const relayKeys = group({
           format: format.path,
           default: required,
         }),
+        profile: scalar({
+          doc: "modern: TLS 1.3 only. intermediate: TLS 1.2, too. Either way AEAD ciphers with forward secrecy only.",
+          format: format.oneOf("modern", "intermediate"),
+          default: "intermediate",
+        }),
         "minimum-version": scalar({
           doc: "The oldest version of TLS that is spoken.",
           format: format.oneOf("TLSv1.2", "TLSv1.3"),
@@ -120,31 +126,31 @@ export const relayKeys = group({
       },
       default: {},
     }),
-    limits: group({
-      doc: "What the relay takes at most, from all partners together.",
-      keys: {
-        "message-size": scalar({ doc: "The size of one message.", format: format.size, default: "25MiB" }),
-        connections: scalar({ doc: "Connections at a time.", format: format.count, default: 500 }),
-        "connections-per-address": scalar({
-          doc: "Connections at a time from one address.",
-          format: format.count,
-          default: 20,
-        }),
-        "spool-bytes": scalar({
-          doc: "The size of the spool: when it is full, partners are told to try again later.",
-          format: format.size,
-          default: "10GiB",
-        }),
-      },
-      default: {},
-    }),
+    limits: relayLimits,
     postmaster: scalar({
       doc: "Who gets what no sender can get; in a domain of `routes`. Default: postmaster of the first such domain.",
       format: format.text,
       default: optional,
     }),
+    expiry: group({
+      doc: "When certificates, revocation lists and pins that run out are spoken of.",
+      keys: {
+        warn: scalar({ doc: "So long before: a warning.", format: format.period, default: "30d" }),
+        critical: scalar({
+          doc: "So long before: `pinrelay status` and `check` end with 1, for monitoring.",
+          format: format.period,
+          default: "7d",
+        }),
+        mail: scalar({
+          doc: "daily: the postmaster is told by mail as long as there is something to tell.",
+          format: format.oneOf("daily", "off"),
+          default: "daily",
+        }),
+      },
+      default: {},
+    }),
     audit: group({
-      doc: "The audit trail. Not written by this version.",
+      doc: "The records: what operators did to partners, and what the receiver decided, for `pinrelay policy diff`.",
       keys: { path: scalar({ doc: "Its folder.", format: format.path, default: "../var/audit" }) },
       default: {},
     }),
@@ -194,7 +200,7 @@ export async function readRelay(root: ConfigNode, report: FileReport, context: L
   const postmaster = makePostmaster(written.postmaster, ownDomains, report);
   const retry = makeRetry(written.retry, report);
   const under = (path: string): string => resolve(dirname(report.file), path);
-  const { hostname, spool, limits } = written;
+  const { hostname, spool, limits, expiry } = written;
   const config =
     report.errors > 0 || hostname === undefined || tls === undefined || postmaster === undefined
       ? undefined
@@ -206,13 +212,9 @@ export async function readRelay(root: ConfigNode, report: FileReport, context: L
           spool: { driver: spool.driver, path: under(spool.path) },
           routes,
           retry,
-          limits: {
-            messageBytesMax: limits["message-size"],
-            connectionsMax: limits.connections,
-            connectionsPerAddressMax: limits["connections-per-address"],
-            spoolBytesMax: limits["spool-bytes"],
-          },
+          limits: makeRelayLimits(limits),
           postmaster,
+          expiry: { warnMs: expiry.warn, criticalMs: expiry.critical, mail: expiry.mail },
           audit: { path: under(written.audit.path) },
           console: { listen: makeConsoleListen(written.console.listen, under) },
         };
@@ -240,7 +242,7 @@ async function makeTls(
 ): Promise<RelayConfig["tls"] | undefined> {
   if (written?.certificate === undefined) return undefined;
   const certificateFile = resolve(dirname(report.file), written.certificate);
-  const read = await pemFiles.read(certificateFile);
+  const read = await pemFiles.readOwn(certificateFile);
   if (read.kind === "fault") {
     const help =
       read.fault === "does not exist"
@@ -254,7 +256,7 @@ async function makeTls(
     // Not read here: the deliverer loads the same configuration and has no business with the key.
     keyFile: resolve(dirname(report.file), written.key),
     certificate: read.pem,
-    minimumVersion: written["minimum-version"],
+    minimumVersion: written.profile === "modern" ? "TLSv1.3" : written["minimum-version"],
   };
 }
 

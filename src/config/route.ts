@@ -7,6 +7,7 @@
  */
 import { dirname, resolve } from "node:path";
 import type { X509Certificate } from "node:crypto";
+import { keyFault } from "../certs/key.ts";
 import type { CanonicalDomain } from "../mail/domain.ts";
 import type { HopTls, HopVerification, NextHop, Route } from "../partner/partner.ts";
 import * as format from "./formats.ts";
@@ -222,5 +223,19 @@ export async function makeAnchors(
     );
     return undefined;
   }
+  const fault = read.certificates.map(anchorFault).find((one) => one !== undefined);
+  if (fault !== undefined) {
+    report.error(path, `${file} holds a CA that must not be trusted: ${fault}`);
+    return undefined;
+  }
   return { kind: "trustAnchor", file, anchors: read.certificates };
+}
+
+/** Whoever breaks a CA's weak key is everybody that the CA may vouch for. */
+function anchorFault(certificate: X509Certificate): string | undefined {
+  try {
+    return keyFault(certificate.publicKey);
+  } catch {
+    return "its key is of a kind that cannot be read here: ask for a CA with EC P-256 or RSA 3072";
+  }
 }

@@ -1,5 +1,6 @@
 /**
- * YAML files as trees that know their lines. The one importer of `yaml`.
+ * YAML files as trees that know their lines. The one reader of YAML; but for `partner-edit-text.ts`, which edits it, the
+ * one importer of `yaml`.
  *
  * Promises: what comes out is plain (text, numbers, booleans, null, lists, maps with text keys), at most
  * {@link depthMax} levels deep, and small even where aliases multiply it; keys are unique; nothing is constructed, no

@@ -7,16 +7,18 @@
  * written is tried until it can. Fails for good, by `fatal`, only where the spool's own records are damaged.
  */
 import { setTimeout as delay } from "node:timers/promises";
+import { isSame } from "../config/change.ts";
 import type { RelayConfig } from "../config/relay-config.ts";
 import type { Log } from "../log/log.ts";
 import type { ReportedRecipient } from "../mail/dsn.ts";
 import type { Route } from "../partner/partner.ts";
-import { SpoolFault, type ClaimedMessage, type Deferral, type Spool } from "../spool/spool.ts";
+import { SpoolFault, type ClaimedMessage, type Deferral, type RecipientIndex, type Spool } from "../spool/spool.ts";
 import type { AddressedRecipient } from "./hop-commands.ts";
 import { Lane, type JobResult } from "./lane.ts";
 import { deliveryLimits, type DeliveryLimits } from "./limits.ts";
 import { serverText } from "./outcome.ts";
 import { laneKey, Planner } from "./plan.ts";
+import { answerProbe, probesOf } from "./probe.ts";
 import { report } from "./report.ts";
 import { attemptRecords, grouped, settlementOf, type AttemptedRecipient } from "./settlement.ts";
 
@@ -42,14 +44,14 @@ interface Attempt {
 const busyRoutesClaimMax = 20;
 
 export class Deliverer {
-  readonly #config: RelayConfig;
+  #config: RelayConfig;
   readonly #spool: Spool;
   readonly #log: Log;
   readonly #now: () => Date;
   readonly #random: () => number;
   readonly #limits: DeliveryLimits;
   readonly #fatal: (error: unknown) => void;
-  readonly #planner: Planner;
+  #planner: Planner;
   readonly #lanes = new Map<string, Lane>();
   readonly #underWay = new Set<Promise<void>>();
   readonly #stopSignal = new AbortController();
@@ -82,6 +84,31 @@ export class Deliverer {
       this.#everyRoute = true;
       this.#fill();
     }, this.#limits.scanIntervalMs);
+    this.#fill();
+  }
+
+  /**
+   * Works by another configuration from now on. A route that is another, or gone, gives back what waits for it, to be
+   * planned anew; content that is on its way to its servers goes on to its end. Spool and host name are the same as before.
+   */
+  reload(config: RelayConfig): void {
+    if (this.#stopping) return;
+    this.#config = config;
+    this.#planner = new Planner(config, this.#limits.recipientsPerTransactionMax);
+    const routes = new Map(
+      [...config.routes, ...config.partners.flatMap(({ deliver }) => deliver ?? [])].map((route) => [
+        laneKey(route),
+        route,
+      ]),
+    );
+    for (const [key, lane] of this.#lanes) {
+      const route = routes.get(key);
+      if (route !== undefined && isSame(route.servers, lane.route.servers)) continue;
+      if (route === undefined) this.#lanes.delete(key);
+      else this.#lanes.set(key, this.#makeLane(route, lane));
+      for (const job of lane.stop()) job.done({ verdicts: new Map() });
+    }
+    this.#everyRoute = true;
     this.#fill();
   }
 
@@ -206,7 +233,8 @@ export class Deliverer {
   }
 
   async #deliver(message: ClaimedMessage): Promise<void> {
-    const plan = this.#planner.plan(message, this.#now());
+    const probes = await this.#answerProbes(message);
+    const plan = this.#planner.plan(message, this.#now(), probes);
     this.#inLanes += 1;
     const attempts = await Promise.all(
       plan.transactions.map(({ route, recipients }) => this.#attempt(message, route, recipients)),
@@ -272,11 +300,15 @@ export class Deliverer {
 
   #lane(route: Route): Lane {
     const key = laneKey(route);
-    const now = () => this.#now().getTime();
-    const options = { hostname: this.#config.hostname, log: this.#log, now, limits: this.#limits };
-    const lane = this.#lanes.get(key) ?? new Lane(route, options);
+    const lane = this.#lanes.get(key) ?? this.#makeLane(route);
     this.#lanes.set(key, lane);
     return lane;
+  }
+
+  #makeLane(route: Route, before?: Lane): Lane {
+    const now = () => this.#now().getTime();
+    const options = { hostname: this.#config.hostname, log: this.#log, now, limits: this.#limits };
+    return new Lane(route, options, before);
   }
 
   // ── settling ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -298,6 +330,19 @@ export class Deliverer {
     if (reports.length > 0) await this.#insist(message, () => this.#report(message, reports));
     if (failed.length > 0) this.#spool.settle(message, failed, "failed");
     await this.#spool.putBack(message, { deferred, attempts: attemptRecords(attempted, now), delayReported });
+  }
+
+  /** Probes are answered in place of a delivery, and settled when the answer is on stable storage. */
+  async #answerProbes(message: ClaimedMessage): Promise<RecipientIndex[]> {
+    const probes = probesOf(message, this.#config);
+    if (probes.length === 0) return probes;
+    await this.#insist(message, async () => {
+      const answer = await answerProbe(message, { config: this.#config, dropBox: this.#spool.dropBox, now: this.#now });
+      const event = answer === undefined ? "probe not answered" : "probe answered";
+      this.#log.info({ event, id: message.meta.id, partner: message.meta.partner, answer });
+    });
+    this.#spool.settle(message, probes, "delivered");
+    return probes;
   }
 
   async #report(message: ClaimedMessage, recipients: readonly ReportedRecipient[]): Promise<void> {

@@ -5,6 +5,7 @@
  * Promises: `done` is called once for each job, whatever happens; a server that has given its verdict on a recipient is
  * the last to be asked about it in this attempt; a message that a server may have taken goes to no other.
  */
+import { isSame } from "../config/change.ts";
 import type { Log } from "../log/log.ts";
 import type { NextHop, Route } from "../partner/partner.ts";
 import { SpoolFault, type ClaimedMessage, type RecipientIndex } from "../spool/spool.ts";
@@ -61,11 +62,22 @@ export class Lane {
   #lastFailure: Failure | undefined;
   #working = 0;
 
-  constructor(route: Route, options: LaneOptions) {
+  /** @param before the lane that this one takes the place of: what it knows of the servers that stay is still true. */
+  constructor(route: Route, options: LaneOptions, before?: Lane) {
     this.route = route;
     this.#options = options;
     this.#limits = options.limits ?? deliveryLimits;
-    this.#breakers = new Map(route.servers.map((server) => [server, new Breaker()]));
+    this.#breakers = new Map(route.servers.map((server) => [server, breakerOf(server, before) ?? new Breaker()]));
+    this.#lastFailure = before?.lastFailure;
+  }
+
+  /** The breakers of its servers, for the lane that takes its place. */
+  get breakers(): ReadonlyMap<NextHop, Breaker> {
+    return this.#breakers;
+  }
+
+  get lastFailure(): Failure | undefined {
+    return this.#lastFailure;
   }
 
   get waiting(): number {
@@ -311,6 +323,10 @@ export class Lane {
     if (breaker === undefined) throw new Error(`${serverText(hop)} is no server of route ${this.route.name}`);
     return breaker;
   }
+}
+
+function breakerOf(server: NextHop, lane: Lane | undefined): Breaker | undefined {
+  return [...(lane?.breakers ?? [])].find(([known]) => isSame(known, server))?.[1];
 }
 
 function errorText(error: unknown): string {

@@ -7,7 +7,7 @@ import type { ForwardPath, Mailbox } from "../mail/address.ts";
 import { isDue } from "../mail/schedule.ts";
 import type { Route } from "../partner/partner.ts";
 import { RouteTable } from "../partner/policy.ts";
-import type { ClaimedMessage, Deferral, MessageMeta } from "../spool/spool.ts";
+import type { ClaimedMessage, Deferral, MessageMeta, RecipientIndex } from "../spool/spool.ts";
 import type { AddressedRecipient } from "./hop-commands.ts";
 import type { AttemptedRecipient } from "./settlement.ts";
 
@@ -32,7 +32,8 @@ export class Planner {
     );
   }
 
-  plan({ meta, pending, request }: ClaimedMessage, now: Date): Plan {
+  /** @param done recipients that there is nothing left to do for. */
+  plan({ meta, pending, request }: ClaimedMessage, now: Date, done: readonly RecipientIndex[] = []): Plan {
     if (request === "bounce") {
       const attempted = pending.map(({ index }) => ({ index, route: null, hop: null, outcome: sentBack }));
       return { transactions: [], untried: [], attempted };
@@ -41,6 +42,7 @@ export class Planner {
     const untried: Deferral[] = [];
     const attempted: AttemptedRecipient[] = [];
     for (const { index, attempts, nextAttemptAtMs } of pending) {
+      if (done.includes(index)) continue;
       const path = meta.envelope.recipients[index]?.path;
       const mailbox = path === undefined ? undefined : this.#mailboxOf(path);
       const route = mailbox === undefined ? undefined : this.#routeFor(meta, mailbox);

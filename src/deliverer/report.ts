@@ -7,7 +7,7 @@
  */
 import type { RelayConfig } from "../config/relay-config.ts";
 import type { Mailbox } from "../mail/address.ts";
-import { composeReport, returnedBytesMax, type ReportedRecipient } from "../mail/dsn.ts";
+import { composeReport, returnedBytesMax, type Report, type ReportedRecipient } from "../mail/dsn.ts";
 import { toWire, unstuff } from "../mail/wire.ts";
 import type { ClaimedMessage, DropBox, MessageMeta } from "../spool/spool.ts";
 
@@ -45,11 +45,10 @@ export async function report(
   const { meta } = message;
   const destination = reportDestination(meta, config);
   if (destination === undefined) return undefined;
-  const draft = dropBox.receive();
-  let isCommitting = false;
-  try {
-    const { envelope, content } = composeReport({
-      reportId: draft.id,
+  const returned = await original(message);
+  return commitOwnMail({ dropBox, now, toPartner: destination.toPartner }, (id) =>
+    composeReport({
+      reportId: id,
       reportingMta: config.hostname,
       now: now(),
       arrivedAt: new Date(meta.receivedAtMs),
@@ -58,8 +57,23 @@ export async function report(
       to: destination.to,
       postmaster: config.postmaster,
       recipients: destination.toPartner === null ? recipients : recipients.map(withoutServerName),
-      original: await original(message),
-    });
+      original: returned,
+    }),
+  );
+}
+
+/**
+ * Puts mail of our own into the spool, as composed for its queue id. Resolves with the id when it is on stable storage.
+ * Fails with a SpoolFault.
+ */
+export async function commitOwnMail(
+  { dropBox, now, toPartner }: Pick<ReportContext, "dropBox" | "now"> & { readonly toPartner: string | null },
+  compose: (id: string) => Report,
+): Promise<string> {
+  const draft = dropBox.receive();
+  let isCommitting = false;
+  try {
+    const { envelope, content } = compose(draft.id);
     const wire = toWire(content);
     await draft.write(wire);
     const headerEnd = wire.indexOf("\r\n\r\n");
@@ -67,7 +81,7 @@ export async function report(
     await draft.commit({
       receivedAtMs: now().getTime(),
       partner: null,
-      toPartner: destination.toPartner,
+      toPartner,
       envelope,
       session: null,
       sizeBytes: content.length,

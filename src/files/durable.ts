@@ -4,9 +4,17 @@
  * sync that failed, the new file is there and may be the old one again after a loss of power.
  */
 import { randomBytes } from "node:crypto";
-import { link, open, rename, unlink } from "node:fs/promises";
+import { link, mkdir, open, rename, unlink, type FileHandle } from "node:fs/promises";
 import { constants } from "node:fs";
 import { basename, dirname, join } from "node:path";
+
+/** How a new file takes the place of an old one. */
+export interface Succession {
+  /** Whom the new file shall belong to. Fails with EPERM where this user may not give it to them. */
+  readonly owner?: { readonly uid: number; readonly gid: number };
+  /** Called when all is written, right before the new file takes its place: what it throws keeps the old one there. */
+  readonly allow?: () => Promise<void>;
+}
 
 /**
  * Writes `data` to `file` and returns once it is on stable storage.
@@ -18,6 +26,7 @@ export async function writeFileDurably(
   data: string | Uint8Array,
   mode: number,
   onExisting: "replace" | "refuse" = "replace",
+  { owner, allow }: Succession = {},
 ): Promise<void> {
   const draft = join(dirname(file), `.${basename(file)}.${randomBytes(6).toString("hex")}.tmp`);
   try {
@@ -28,12 +37,14 @@ export async function writeFileDurably(
       mode,
     );
     try {
+      await chown(handle, owner);
       await handle.chmod(mode); // whatever the umask
       await handle.writeFile(data);
       await handle.sync();
     } finally {
       await handle.close();
     }
+    await allow?.();
     if (onExisting === "refuse") {
       await link(draft, file); // rename would replace, link fails with EEXIST
       await unlink(draft).catch(() => undefined); // a second name does no harm
@@ -45,6 +56,26 @@ export async function writeFileDurably(
     throw error;
   }
   await syncDirectory(dirname(file));
+}
+
+/** Makes the folder, and those above it that are missing, for us alone. One that is there stays as it is. */
+export async function makeFolderDurably(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { mode: 0o700 });
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code === "EEXIST") return;
+    if (code !== "ENOENT" || dirname(folder) === folder) throw error;
+    await makeFolderDurably(dirname(folder));
+    return makeFolderDurably(folder); // another process may have made it by now
+  }
+  await syncDirectory(dirname(folder));
+}
+
+async function chown(handle: FileHandle, owner: Succession["owner"]): Promise<void> {
+  if (owner === undefined) return;
+  const { uid, gid } = await handle.stat();
+  if (uid !== owner.uid || gid !== owner.gid) await handle.chown(owner.uid, owner.gid);
 }
 
 /** Makes the entries of a folder durable: what was created, renamed or unlinked in it before the call. */

@@ -23,6 +23,7 @@ import {
   textPart,
   wrap,
 } from "./dsn-text.ts";
+import { replyFields } from "./header.ts";
 import { atomText, dateTime, extendedDomain, unknownName } from "./trace.ts";
 
 export type ReportAction = "failed" | "delayed" | "delivered" | "relayed" | "expanded";
@@ -102,16 +103,13 @@ export function composeReport(request: ReportRequest): Report {
 }
 
 function reportHeader(request: ReportRequest, boundary: string, is7Bit: boolean): Buffer {
-  const messageId = originalField(request, "message-id");
-  const reference = /^<[\w!#$%&'*+/=?^`{|}~.@:[\]-]{1,250}>$/.test(messageId) ? [`In-Reply-To: ${messageId}`] : [];
   const lines = [
     `From: "Mail Delivery System (MAILER-DAEMON)"\r\n <${request.postmaster.address}>`,
     `To: <${request.to.address}>`,
     `Subject: ${subjectOf(request.recipients)}`,
     `Date: ${dateTime(request.now)}`,
     `Message-ID: <${atomText(request.reportId)}@${atomText(request.reportingMta)}>`,
-    ...reference,
-    ...reference.map((line) => line.replace("In-Reply-To", "References")),
+    ...replyFields(originalField(request, "message-id")),
     "Auto-Submitted: auto-replied", // RFC 3834 §5
     "MIME-Version: 1.0",
     `Content-Type: multipart/report; report-type=delivery-status;\r\n boundary="${boundary}"`,

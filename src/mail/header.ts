@@ -61,6 +61,15 @@ export function fieldBody(block: Buffer, field: HeaderField): string {
   return trimWhite(pieces.join(""));
 }
 
+/**
+ * The fields of a reply to the message with this Message-ID (RFC 5322 §3.6.4); none where it is not of a form that can be
+ * repeated as it is.
+ */
+export function replyFields(messageId: string): string[] {
+  if (!/^<[\w!#$%&'*+/=?^`{|}~.@:[\]-]{1,250}>$/.test(messageId)) return [];
+  return [`In-Reply-To: ${messageId}`, `References: ${messageId}`];
+}
+
 /** The field name in a line, or "" if it has none: `field-name *WSP ":"` (RFC 5322 §3.6.8, §4.5.8). */
 function nameIn(block: Buffer, start: number, end: number): string {
   let at = start;

@@ -11,12 +11,6 @@ import type { ReversePath } from "./address.ts";
 import { canonicalDomain, type CanonicalDomain } from "./domain.ts";
 import { fieldBody, headerFields, type HeaderField } from "./header.ts";
 
-/**
- * A message with more Received fields than this goes round in circles. RFC 5321 §6.3 asks for 100 at least where a host
- * has nothing else to go by; we also know our own name in them, and mail between partners takes few hops.
- */
-export const hopsMax = 50;
-
 /** Stands for a host that gave no name that a header may carry; it cannot exist (RFC 2606 §2). */
 export const unknownName = "unknown.invalid";
 

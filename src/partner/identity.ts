@@ -10,7 +10,9 @@
 import type { X509Certificate } from "node:crypto";
 import { addressBytes, maskBytes, rangeHolds } from "./address-range.ts";
 import type { Partner } from "./partner.ts";
+import { judgePaths, judgeValidity, mayAuthenticateClients, pathsTo } from "./path.ts";
 import { certificateDigest, spkiDigest, type Pin } from "./pin.ts";
+import { noHistory, retiresAt, type PinHistory } from "./rollover.ts";
 
 /** What a peer showed: its address, and its certificate with those it sent along, leaf first. */
 export interface PeerCredentials {
@@ -32,6 +34,15 @@ export type PeerJudgement =
   | { readonly kind: "wrongAddress"; readonly partner: Partner; readonly pin: Pin }
   | { readonly kind: "expired"; readonly partner: Partner; readonly pin: Pin; readonly since: Date }
   | { readonly kind: "notYetValid"; readonly partner: Partner; readonly pin: Pin; readonly from: Date }
+  /** The pin waits for its confirmation. */
+  | { readonly kind: "pending"; readonly partner: Partner; readonly pin: Pin }
+  /** The operator revoked the pin, or the certificate is on its CA's list. */
+  | { readonly kind: "revoked"; readonly partner: Partner; readonly pin: Pin; readonly by: "operator" | "list" }
+  /** The next pin has replaced it. */
+  | { readonly kind: "retired"; readonly partner: Partner; readonly pin: Pin; readonly since: Date }
+  /** The CA's revocation list is out of date, or its CA has none in a file that must have it: nothing is known. */
+  | { readonly kind: "revocationUnknown"; readonly partner: Partner; readonly pin: Pin; readonly since: Date }
+  | { readonly kind: "wrongKeyUsage"; readonly partner: Partner; readonly pin: Pin }
   | { readonly kind: "unknownAddress" };
 
 /** The partners, indexed: a look-up costs the same with ten partners and with ten thousand. */
@@ -80,7 +91,7 @@ export class PartnerIndex {
       (key) => this.#byDigest.get(key) ?? [],
     );
     const byAnchor = this.#anchored.filter(
-      ({ pin }) => carriesName(leaf, pin.name) && chainsTo(chain, pin.anchors, undefined),
+      ({ pin }) => carriesName(leaf, pin.name) && pathsTo(chain, pin.anchors, pin.name).length > 0,
     );
     return [...byDigest, ...byAnchor];
   }
@@ -109,14 +120,19 @@ export class PartnerIndex {
 }
 
 /**
- * Which partner is this peer? A pin with an end date counts until the end of it; a certificate counts within its own
- * validity. Where several pins match, any one that holds up suffices, and of the failures the most telling is given.
+ * Which partner is this peer? A pin with dates counts between them; a certificate counts within its own validity. Where
+ * several pins match, any one that holds up suffices, and of the failures the most telling is given.
  */
-export function judgePeer(index: PartnerIndex, peer: PeerCredentials, now: Date): PeerJudgement {
+export function judgePeer(
+  index: PartnerIndex,
+  peer: PeerCredentials,
+  now: Date,
+  history: PinHistory = noHistory,
+): PeerJudgement {
   if (!index.isKnownAddress(peer.address)) return { kind: "unknownAddress" };
   const leaf = peer.chain[0];
   if (leaf === undefined) return { kind: "noCertificate", addressOf: index.partnersAt(peer.address) };
-  const judged = index.matches(peer.chain).map((match) => judgeMatch(match, peer, leaf, now));
+  const judged = inForce(index.matches(peer.chain)).map((match) => judgeMatch(match, peer, leaf, now, history));
   return (
     judged.find((judgement) => judgement.kind === "partner") ??
     judged.find((judgement) => judgement.kind !== "wrongAddress") ??
@@ -124,51 +140,49 @@ export function judgePeer(index: PartnerIndex, peer: PeerCredentials, now: Date)
   );
 }
 
-function judgeMatch(match: PeerIdentity, peer: PeerCredentials, leaf: X509Certificate, now: Date): PeerJudgement {
-  const { partner, pin } = match;
-  if (!partner.hosts.some((range) => rangeHolds(range, peer.address))) return { kind: "wrongAddress", partner, pin };
-  if (now < leaf.validFromDate) return { kind: "notYetValid", partner, pin, from: leaf.validFromDate };
-  if (now > leaf.validToDate) return { kind: "expired", partner, pin, since: leaf.validToDate };
-  if (pin.notAfter !== undefined && now > pin.notAfter) return { kind: "expired", partner, pin, since: pin.notAfter };
-  if (pin.kind === "trustAnchor" && !chainsTo(peer.chain, pin.anchors, now)) {
-    return { kind: "expired", partner, pin, since: now }; // an issuer's dates, not the leaf's
-  }
-  return { kind: "partner", identity: match };
+/**
+ * Without the matches that a revoked key or certificate takes along: what the operator revoked does not come in by its
+ * CA, nor by another pin of the same key. A revoked trust anchor speaks for itself only.
+ */
+function inForce(matches: readonly PeerIdentity[]): PeerIdentity[] {
+  const revoked = matches.filter(({ pin }) => pin.state === "revoked" && pin.kind !== "trustAnchor");
+  const vetoed = new Set(revoked.map(({ partner }) => partner));
+  return matches.filter((match) => !vetoed.has(match.partner) || revoked.includes(match));
 }
 
-const chainLengthMax = 6;
-
-/**
- * Do the certificates lead from the leaf to an anchor? Each issuer must be a CA whose name and key usage fit
- * (`checkIssued`) and whose key made the signature. `now`: are all issuers within their dates; undefined: not asked.
- */
-export function chainsTo(
-  chain: readonly X509Certificate[],
-  anchors: readonly X509Certificate[],
-  now: Date | undefined,
-): boolean {
-  const issuedBy = (certificate: X509Certificate, issuer: X509Certificate): boolean =>
-    issuer.ca && isWithinDates(issuer, now) && certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
-  const leaf = chain[0];
-  if (leaf === undefined) return false;
-  // Each certificate is looked at once, however they are interlinked: signatures cost, and the peer chose them.
-  const reached = new Set([leaf]);
-  for (const certificate of reached) {
-    if (anchors.some((anchor) => issuedBy(certificate, anchor))) return true;
-    for (const issuer of chain.slice(1, chainLengthMax)) {
-      if (!reached.has(issuer) && issuedBy(certificate, issuer)) reached.add(issuer);
-    }
+function judgeMatch(
+  match: PeerIdentity,
+  peer: PeerCredentials,
+  leaf: X509Certificate,
+  now: Date,
+  history: PinHistory,
+): PeerJudgement {
+  const { partner, pin } = match;
+  if (!partner.hosts.some((range) => rangeHolds(range, peer.address))) return { kind: "wrongAddress", partner, pin };
+  if (pin.state === "revoked") return { kind: "revoked", partner, pin, by: "operator" };
+  if (pin.state === "pending") return { kind: "pending", partner, pin };
+  const outside = judgeValidity(leaf, now);
+  if (outside?.kind === "notYetValid") return { ...outside, partner, pin };
+  if (pin.notBefore !== undefined && now < pin.notBefore)
+    return { kind: "notYetValid", partner, pin, from: pin.notBefore };
+  if (outside !== undefined) return { ...outside, partner, pin };
+  if (pin.notAfter !== undefined && now > pin.notAfter) return { kind: "expired", partner, pin, since: pin.notAfter };
+  const retired = retiresAt(partner, pin, history);
+  if (retired !== undefined && now >= retired) return { kind: "retired", partner, pin, since: retired };
+  if (partner.extendedKeyUsage === "clientAuth" && !mayAuthenticateClients(leaf)) {
+    return { kind: "wrongKeyUsage", partner, pin };
   }
-  return false;
+  if (pin.kind === "trustAnchor") {
+    const paths = pathsTo(peer.chain, pin.anchors, pin.name);
+    const fault = judgePaths(paths, pin, partner.extendedKeyUsage, now);
+    if (fault !== undefined) return { ...fault, partner, pin };
+  }
+  return { kind: "partner", identity: match };
 }
 
 /** Does the certificate carry the DNS name as a subjectAltName (RFC 9525 §6.3: the subject is not looked at)? */
 export function carriesName(certificate: X509Certificate, name: string): boolean {
   return certificate.checkHost(name, { subject: "never", partialWildcards: false }) !== undefined;
-}
-
-function isWithinDates(certificate: X509Certificate, now: Date | undefined): boolean {
-  return now === undefined || (now >= certificate.validFromDate && now <= certificate.validToDate);
 }
 
 function append<V>(map: Map<string, V[]>, key: string, value: V): void {

@@ -6,6 +6,7 @@ import type { X509Certificate } from "node:crypto";
 import type { Mailbox } from "../mail/address.ts";
 import type { CanonicalDomain } from "../mail/domain.ts";
 import type { AddressRange } from "./address-range.ts";
+import type { ContentRules } from "./content-policy.ts";
 import type { Digest, Pin } from "./pin.ts";
 
 /** Where in a file something stands, for messages to the operator. */
@@ -31,6 +32,12 @@ export interface PartnerLimits {
   readonly messageBytesMax: number;
   readonly recipientsMax: number;
   readonly messagesPerMinute: number;
+  /** Of these, undefined: no limit. */
+  readonly messagesPerDay: number | undefined;
+  readonly bytesPerMinute: number | undefined;
+  readonly bytesPerDay: number | undefined;
+  readonly recipientsPerMinute: number | undefined;
+  readonly recipientsPerDay: number | undefined;
   readonly connectionsMax: number;
   readonly queueBytesMax: number;
 }
@@ -41,11 +48,25 @@ export interface Partner {
   readonly file: string;
   readonly description: string;
   readonly contact: string | undefined;
+  /** Is the contact, which is a mail address then, told by mail when the partner's own certificate runs out? */
+  readonly notifyContact: boolean;
   /** `observe` reports what the sender and recipient rules would refuse, and lets it pass; identity is enforced always. */
   readonly mode: "enforce" | "observe";
   readonly hosts: readonly AddressRange[];
   readonly pins: readonly Pin[];
+  /** Which key exchange a session of the partner must have: `post-quantum` wants a hybrid with ML-KEM. */
+  readonly keyExchange: "any" | "post-quantum";
+  /**
+   * Which extended key usage the partner's certificate must have (RFC 5280 §4.2.1.12): `clientAuth`, or no restriction at
+   * all; `any` where the partner's CA issues server certificates only.
+   */
+  readonly extendedKeyUsage: "clientAuth" | "any";
+  readonly rollover: {
+    /** From the first use of the next pin until the old ones no longer count. */
+    readonly retireAfterMs: number;
+  };
   readonly allow: { readonly from: readonly AddressRule[]; readonly to: readonly AddressRule[] };
+  readonly content: ContentRules;
   readonly limits: PartnerLimits;
   /** How mail reaches the partner; undefined: we send it none. */
   readonly deliver: Route | undefined;

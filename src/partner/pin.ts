@@ -3,32 +3,54 @@
  * of the SHA-256 of the DER SubjectPublicKeyInfo, or of the whole DER certificate. Pure.
  */
 import { createHash, type X509Certificate } from "node:crypto";
+import type { RevocationList } from "./revocation.ts";
+import type { SourceRef } from "./partner.ts";
 
 /** `sha256/` and 44 characters of base64. */
 export type Digest = `sha256/${string}`;
 
-export type Pin =
-  | {
-      readonly kind: "spki";
-      readonly digest: Digest;
-      readonly label: string | undefined;
-      readonly notAfter: Date | undefined;
-    }
-  | {
-      readonly kind: "certificate";
-      readonly digest: Digest;
-      readonly label: string | undefined;
-      readonly notAfter: Date | undefined;
-    }
-  | {
-      readonly kind: "trustAnchor";
-      readonly file: string;
-      readonly anchors: readonly X509Certificate[];
-      /** DNS name that the leaf must carry as a subjectAltName. */
-      readonly name: string;
-      readonly label: string | undefined;
-      readonly notAfter: Date | undefined;
-    };
+/**
+ * Where a pin is in its life. `pending`: enrolled, and not yet confirmed from a second channel: it lets nobody in.
+ * `active`: in use. `next`: confirmed, and to replace the active ones: it counts as they do, and they retire some time
+ * after it was first seen. `revoked`: lets nobody in any more, and is kept so that it is not enrolled again by mistake.
+ */
+export type PinState = "pending" | "active" | "next" | "revoked";
+
+interface PinLife {
+  readonly label: string | undefined;
+  readonly state: PinState;
+  /** The pin counts from here on; undefined: always has. */
+  readonly notBefore: Date | undefined;
+  /** The pin counts up to here; undefined: without end. */
+  readonly notAfter: Date | undefined;
+  readonly source: SourceRef;
+}
+
+export type Pin = PinLife &
+  (
+    | { readonly kind: "spki"; readonly digest: Digest }
+    | { readonly kind: "certificate"; readonly digest: Digest }
+    | {
+        readonly kind: "trustAnchor";
+        readonly file: string;
+        readonly anchors: readonly X509Certificate[];
+        /** DNS name that the leaf must carry as a subjectAltName. */
+        readonly name: string;
+        /** The revocation lists of its CAs; empty: none is asked. */
+        readonly revocationLists: readonly RevocationList[];
+      }
+  );
+
+/** A pin's name in records: what it pins, not where it stands. Unique among all pins of a configuration. */
+export function pinKey(pin: Pin): string {
+  switch (pin.kind) {
+    case "spki":
+    case "certificate":
+      return `${pin.kind} ${pin.digest}`;
+    case "trustAnchor":
+      return `trust-anchor ${pin.anchors.map(certificateDigest).toSorted().join(" ")} for ${pin.name}`;
+  }
+}
 
 /** The pin of a certificate's key: it survives renewal with the same key. */
 export function spkiDigest(certificate: X509Certificate): Digest {

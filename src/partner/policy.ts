@@ -30,9 +30,24 @@ export function identityRefusal(judgement: PeerJudgement): ReplyName | undefined
       return "certificateExpired";
     case "notYetValid":
       return "certificateNotYetValid";
+    case "pending":
+      return "certificatePending";
+    case "revoked":
+      return "certificateRevoked";
+    case "retired":
+      return "certificateRetired";
+    case "revocationUnknown":
+      return "revocationUnknown";
+    case "wrongKeyUsage":
+      return "certificateUsage";
     case "unknownAddress":
       return "addressUnknown";
   }
+}
+
+/** Is the session's key exchange one that the partner asked for? One that could not be seen is none. */
+export function isKeyExchangeAllowed({ keyExchange }: Partner, group: string | undefined): boolean {
+  return keyExchange === "any" || group?.includes("MLKEM") === true;
 }
 
 /** May this partner use this reverse-path? The null reverse-path is everybody's: reports must get through. */
@@ -44,11 +59,13 @@ export function judgeSender(partner: Partner, reversePath: ReversePath): Verdict
 
 /**
  * May this partner write to this forward-path? Whether the domain is ours is asked first and in every mode: no rule can
- * open a relay. The postmaster of our domains is always deliverable (RFC 5321 §4.5.1).
+ * open a relay. The postmaster of our domains is always deliverable (RFC 5321 §4.5.1), and so is the probe, which the
+ * relay answers itself.
  */
 export function judgeRecipient(partner: Partner, routes: RouteTable, recipient: ForwardPath): Verdict {
   if (recipient.kind === "postmaster") return { kind: "accept", because: "postmaster is always deliverable" };
   const mailbox = recipient.mailbox;
+  if (routes.isProbe(mailbox)) return { kind: "accept", because: "the probe is answered to every partner" };
   if (routes.internal(mailbox.domain) === undefined) return { kind: "refuse", reply: "relayingDenied" };
   if (isPostmaster(mailbox)) return { kind: "accept", because: "postmaster is always deliverable" };
   const rule = partner.allow.to.find((candidate) => covers(candidate, mailbox));
@@ -71,8 +88,11 @@ export function covers(rule: AddressRule, mailbox: Mailbox): boolean {
 export class RouteTable {
   readonly #internal: ReadonlyMap<CanonicalDomain, Route>;
   readonly #partner: ReadonlyMap<CanonicalDomain, Route>;
+  readonly #hostname: CanonicalDomain | undefined;
 
-  constructor(internal: readonly Route[], partners: readonly Partner[]) {
+  /** @param hostname our own, whose probe is answered; undefined: none is. */
+  constructor(internal: readonly Route[], partners: readonly Partner[], hostname?: CanonicalDomain) {
+    this.#hostname = hostname;
     this.#internal = byDomain(internal);
     this.#partner = byDomain(partners.flatMap((partner) => partner.deliver ?? []));
   }
@@ -86,7 +106,24 @@ export class RouteTable {
   toPartner(domain: CanonicalDomain): Route | undefined {
     return this.#partner.get(domain);
   }
+
+  /** Is this the mailbox at which the relay itself answers what it has seen of a partner? */
+  isProbe(mailbox: Mailbox): boolean {
+    return this.#hostname !== undefined && isProbeMailbox(mailbox, this.#hostname);
+  }
 }
+
+/** Its local part counts in any case: it is a name of ours, which people type. */
+export function isProbeMailbox(mailbox: Mailbox, hostname: CanonicalDomain): boolean {
+  return mailbox.domain === hostname && mailbox.localPart.toLowerCase() === probeLocalPart;
+}
+
+/** The probe's address at a host of this name. */
+export function probeAddress(hostname: string): string {
+  return `${probeLocalPart}@${hostname}`;
+}
+
+const probeLocalPart = "probe";
 
 function byDomain(routes: readonly Route[]): Map<CanonicalDomain, Route> {
   return new Map(routes.flatMap((route) => route.domains.map((domain) => [domain, route] as const)));

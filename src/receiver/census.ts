@@ -10,6 +10,8 @@ import type { ReplyName } from "../mail/reply.ts";
 export interface ConnectionLimits {
   readonly connectionsMax: number;
   readonly connectionsPerAddressMax: number;
+  /** Of those that are being told that they are turned away. */
+  readonly turnedAwayMax: number;
 }
 
 export type Admission =
@@ -18,8 +20,6 @@ export type Admission =
   | { readonly kind: "turnedAway"; readonly reply: ReplyName; readonly seat: Seat }
   /** Too many are being told so already. */
   | { readonly kind: "dropped"; readonly reply: ReplyName };
-
-const turnedAwayMax = 100;
 
 export class ConnectionCensus {
   readonly #admitted = new Counter();
@@ -34,12 +34,16 @@ export class ConnectionCensus {
 
   /** A connection has come in. */
   enter(address: string, isKnown: boolean, limits: ConnectionLimits): Admission {
-    const isFull =
-      this.#admitted.total >= limits.connectionsMax || this.#byAddress.of(address) >= limits.connectionsPerAddressMax;
-    if (isKnown && !isFull) return { kind: "admitted", seat: new Seat([this.#admitted, this.#byAddress], address) };
-    const reply = isKnown ? "tooManyConnections" : "addressUnknown";
-    if (this.#turnedAway.total >= turnedAwayMax) return { kind: "dropped", reply };
+    const reply = this.#refusal(address, isKnown, limits);
+    if (reply === undefined) return { kind: "admitted", seat: new Seat([this.#admitted, this.#byAddress], address) };
+    if (this.#turnedAway.total >= limits.turnedAwayMax) return { kind: "dropped", reply };
     return { kind: "turnedAway", reply, seat: new Seat([this.#turnedAway], address) };
+  }
+
+  #refusal(address: string, isKnown: boolean, limits: ConnectionLimits): ReplyName | undefined {
+    if (!isKnown) return "addressUnknown";
+    if (this.#byAddress.of(address) >= limits.connectionsPerAddressMax) return "tooManyConnectionsOfAddress";
+    return this.#admitted.total >= limits.connectionsMax ? "tooManyConnections" : undefined;
   }
 
   /** A connection turns out to be a partner's; undefined: it has as many as it may have. */

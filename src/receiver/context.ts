@@ -1,18 +1,31 @@
 /**
  * What all connections of a receiver share: the policy, the drop-box, the log, the clock, the counts, the deadlines.
  */
+import type { DecisionLog } from "../audit/decision-log.ts";
+import type { SessionTimeouts } from "../config/relay-config.ts";
 import type { Log } from "../log/log.ts";
+import type { Witness } from "../sightings/sightings.ts";
 import type { DropBox } from "../spool/spool.ts";
 import type { ConnectionCensus } from "./census.ts";
+import type { HandshakeRates } from "./handshake-rates.ts";
+import type { Meter } from "./partner-rates.ts";
 import type { PolicyInForce } from "./policy-in-force.ts";
 
 export interface ReceiverContext {
   policy: PolicyInForce;
   readonly dropBox: DropBox;
   readonly usage: Usage;
+  /** Is told of the certificates that are seen, and remembers them. */
+  readonly sightings: Witness;
+  /** Is told of what the rules said. */
+  readonly decisions: DecisionLog;
   readonly log: Log;
   readonly now: () => Date;
   readonly census: ConnectionCensus;
+  readonly handshakes: HandshakeRates;
+  /** What partners have sent, against their rates. */
+  readonly rates: Meter;
+  /** Those of the policy in force: each session begins with those of its time. */
   readonly timeouts: Timeouts;
   readonly work: OpenWork;
 }
@@ -25,28 +38,18 @@ export interface Usage {
 }
 
 /** How long a client may take; nothing that it does extends a deadline but `idleMs`. */
-export interface Timeouts {
-  /** Without a single octet (RFC 5321 §4.5.3.2.7). */
-  readonly idleMs: number;
-  readonly handshakeMs: number;
+export interface Timeouts extends SessionTimeouts {
   /** For a client that is turned away: until it must be gone. */
   readonly turnedAwayMs: number;
-  /** For a whole session; a message that is coming in then may still end. */
-  readonly sessionMs: number;
-  /** For the content of one message, beside what its size allows: see {@link messageTimeoutMs}. */
-  readonly messageMs: number;
   /** For the spool, to make a message durable: behind it the client is told to try again. */
   readonly commitMs: number;
   /** For messages that are coming in when the receiver is to stop. */
   readonly drainMs: number;
 }
 
-export const usualTimeouts: Timeouts = {
-  idleMs: 5 * 60_000,
-  handshakeMs: 30_000,
+/** Those that are no matter of configuration. */
+export const fixedTimeouts: Omit<Timeouts, keyof SessionTimeouts> = {
   turnedAwayMs: 10_000,
-  sessionMs: 60 * 60_000,
-  messageMs: 10 * 60_000,
   commitMs: 5 * 60_000, // the client waits for ten (RFC 5321 §4.5.3.2.6)
   drainMs: 60_000,
 };

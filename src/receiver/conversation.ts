@@ -7,8 +7,10 @@
  */
 import { replies, replyLine, type ReplyName } from "../mail/reply.ts";
 import type { PeerIdentity } from "../partner/identity.ts";
+import { answerLine, sessionTag } from "./answer-line.ts";
 import type { Seat } from "./census.ts";
 import { messageTimeoutMs, type ReceiverContext } from "./context.ts";
+import { decisionOf } from "./decision.ts";
 import { Intake, replyToFault } from "./intake.ts";
 import { intakeRequest } from "./intake-request.ts";
 import { Journal } from "./journal.ts";
@@ -43,6 +45,7 @@ const commandsMaxTurnedAway = 5;
 export class Conversation {
   readonly journal: Journal;
   readonly #id: string;
+  readonly #address: string;
   readonly #wire: Wire;
   readonly #context: ReceiverContext;
   readonly #session: Session;
@@ -56,6 +59,7 @@ export class Conversation {
 
   constructor(id: string, address: string, wire: Wire, context: ReceiverContext) {
     this.#id = id;
+    this.#address = address;
     this.#wire = wire;
     this.#context = context;
     this.#session = new Session(id, address, context, (identity) => this.#takeSeat(identity));
@@ -96,7 +100,7 @@ export class Conversation {
     const { intake, transaction } = this.#phase;
     this.#phase = { kind: "commit" };
     const result = await intake.finish(this.#context.timeouts.commitMs);
-    this.journal.message(result, transaction, this.#context.policy.config.version.slice(0, 12));
+    this.journal.message(result, transaction, transaction.policy.config.version.slice(0, 12));
     if (!this.#isOver()) this.#phase = { kind: "commands" };
     this.#session.endOfMessage(result.kind === "accepted");
     if (result.kind === "accepted") this.#send("queued", result.meta.id);
@@ -144,13 +148,13 @@ export class Conversation {
       switch (step.kind) {
         case "answer":
           this.#answer(step.answer);
+          this.#record(line, step.answer);
           break;
         case "hello":
           this.#wire.send(250, [...step.lines]);
           break;
         case "startTls":
-          this.#send("readyForTls");
-          this.#wire.startTls();
+          this.#startTls();
           break;
         case "content":
           this.#receive(step.transaction, step.greeting);
@@ -162,6 +166,17 @@ export class Conversation {
     } catch (error) {
       this.fail("command", error);
     }
+  }
+
+  /** A handshake is the dearest thing a stranger can ask for: before it begins it is counted. */
+  #startTls(): void {
+    const { handshakes, policy, now } = this.#context;
+    if (!handshakes.take(this.#address, policy.config.limits.handshakesPerMinute, now().getTime())) {
+      this.#answer(ours("tooManyHandshakes"));
+      return;
+    }
+    this.#send("readyForTls");
+    this.#wire.startTls();
   }
 
   #receive(transaction: Transaction, greeting: Greeting): void {
@@ -177,7 +192,7 @@ export class Conversation {
     this.#phase = { kind: "content", intake, transaction };
     this.#wire.receiveContent(intake);
     const timeoutMs = messageTimeoutMs(this.#context.timeouts, request.messageBytesMax);
-    this.#messageTimer = setTimeout(() => this.end("timeout", "impatient"), timeoutMs);
+    this.#messageTimer = setTimeout(() => this.end("messageTimeout", "impatient"), timeoutMs);
     this.#send("startData");
   }
 
@@ -202,9 +217,15 @@ export class Conversation {
     return this.#phase.kind === "closed";
   }
 
+  /** What the rules said is kept, to be asked again of other rules. */
+  #record(line: Buffer, answer: Answer): void {
+    const decision = decisionOf(this.#session, line, answer, this.#context.policy.config);
+    if (decision !== undefined) this.#context.decisions.note(decision);
+  }
+
   #answer(answer: Answer): void {
     this.journal.answer(answer);
-    this.#send(answer.reply, replies[answer.reply].code >= 400 ? this.#tag : undefined);
+    this.#wire.send(replies[answer.reply].code, answerLine(answer, this.#id).slice(4));
   }
 
   #send(name: ReplyName, detail?: string): void {
@@ -212,9 +233,8 @@ export class Conversation {
     this.#wire.send(code, replyLine(replies[name], detail).slice(4));
   }
 
-  /** Stands in refusals, so that the partner's postmaster and ours speak of the same session. */
   get #tag(): string {
-    return `[${this.#id}]`;
+    return sessionTag(this.#id);
   }
 }
 

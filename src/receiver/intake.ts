@@ -6,11 +6,13 @@
  * data; no more of a message is in memory than its header, one piece of its body and what the draft keeps; `accepted`
  * means on stable storage. What fails refuses the message, and never the session.
  */
+import type { RelayLimits } from "../config/relay-config.ts";
 import type { CanonicalDomain } from "../mail/domain.ts";
 import type { Envelope } from "../mail/envelope.ts";
 import type { ReplyName } from "../mail/reply.ts";
-import { hopsMax, inspectTrace } from "../mail/trace.ts";
+import { inspectTrace } from "../mail/trace.ts";
 import { unstuff } from "../mail/wire.ts";
+import type { HeaderVerdict } from "../partner/content-policy.ts";
 import { SpoolFault, type Draft, type DropBox, type MessageMeta } from "../spool/spool.ts";
 import { ContentScanner } from "./content-scanner.ts";
 
@@ -22,17 +24,21 @@ export interface IntakeRequest {
   readonly session: NonNullable<MessageMeta["session"]>;
   /** Octets as RFC 1870 counts them, of what the client sends. */
   readonly messageBytesMax: number;
+  readonly limits: Pick<RelayLimits, "headerBytesMax" | "headerLinesMax" | "hopsMax">;
+  /** The message is complete, and will be accepted: may it be, by its size? Undefined: yes, and it is counted. */
+  readonly takeBytes: (sizeBytes: number) => ReplyName | undefined;
+  /** It was not accepted after all. */
+  readonly giveBackBytes: (sizeBytes: number) => void;
+  /** What the partner's content rules say of a header, as it stands on the wire. */
+  readonly judgeHeader: (header: Buffer) => HeaderVerdict;
   /** Our trace fields, each line ended by CRLF. */
   readonly traceFields: (id: string) => string;
   readonly now: () => number;
 }
 
 export type IntakeResult =
-  | { readonly kind: "accepted"; readonly meta: MessageMeta }
+  | { readonly kind: "accepted"; readonly meta: MessageMeta; readonly observed: readonly ReplyName[] }
   | { readonly kind: "refused"; readonly reply: ReplyName; readonly id: string; readonly cause?: unknown };
-
-const headerBytesMax = 256 * 1024;
-const headerLinesMax = 10_000;
 
 export class Intake {
   readonly #request: IntakeRequest;
@@ -44,8 +50,11 @@ export class Intake {
   #headerBytes = 0;
   /** What our trace fields add, less what was taken away, in octets as RFC 1870 counts them. */
   #traceBytes = 0;
+  #observed: readonly ReplyName[] = [];
   /** The first thing found that speaks against the message; the rest is read and dropped. */
   #refusal: { readonly reply: ReplyName; readonly cause?: unknown } | undefined;
+  /** Octets that count against the partner's rates. */
+  #counted = 0;
   /** Writes that are not waited for yet. */
   readonly #writing: Array<Promise<void>> = [];
   /** Set when the draft is given up. */
@@ -81,13 +90,21 @@ export class Intake {
    */
   async finish(deadlineMs: number): Promise<IntakeResult> {
     const { id } = this.#draft;
+    const { sizeBytes } = this.#scanner;
+    if (this.#refusal === undefined) {
+      const exceeded = this.#request.takeBytes(sizeBytes);
+      if (exceeded !== undefined) this.#refuse(exceeded);
+      else this.#counted = sizeBytes;
+    }
     try {
       if (this.#refusal === undefined) {
-        return { kind: "accepted", meta: await withDeadline(this.#commit(), deadlineMs) };
+        const meta = await withDeadline(this.#commit(), deadlineMs);
+        return { kind: "accepted", meta, observed: this.#observed };
       }
       await withDeadline(this.#discarded ?? Promise.resolve(), deadlineMs);
       return { kind: "refused", id, ...this.#refusal };
     } catch (error) {
+      if (this.#counted > 0) this.#request.giveBackBytes(this.#counted);
       return { kind: "refused", id, reply: replyToFault(error), cause: error, ...this.#refusal };
     }
   }
@@ -119,20 +136,25 @@ export class Intake {
       return;
     }
     const complete = this.#header.add(part);
-    if ((complete?.header.length ?? this.#header.bytes) > headerBytesMax) this.#refuse("headerTooLarge");
+    if ((complete?.header.length ?? this.#header.bytes) > this.#request.limits.headerBytesMax)
+      this.#refuse("headerTooLarge");
     else if (complete !== undefined) this.#endHeader(complete);
   }
 
   /** The header is complete: judges its trace and writes it below ours, without what is forged in our name. */
   #endHeader({ header, body }: CompleteHeader): void {
     this.#header = undefined;
+    const { headerLinesMax, hopsMax } = this.#request.limits;
     if (linesIn(header) > headerLinesMax) {
-      this.#refuse("headerTooLarge");
+      this.#refuse("headerTooLong");
       return;
     }
     const trace = inspectTrace(header, this.#request.hostname);
     if (trace.hops > hopsMax) this.#refuse("tooManyHops");
     else if (trace.loops > 0) this.#refuse("mailLoop");
+    const { refusal, observed } = this.#request.judgeHeader(header);
+    this.#observed = observed;
+    if (refusal !== undefined) this.#refuse(refusal);
     if (this.#refusal !== undefined) return;
     const ours = Buffer.from(this.#request.traceFields(this.#draft.id));
     this.#traceBytes = ours.length;

@@ -6,7 +6,7 @@
  */
 import type { Log } from "../log/log.ts";
 import { pathText } from "../mail/address.ts";
-import { replies } from "../mail/reply.ts";
+import { limitOf, replies } from "../mail/reply.ts";
 import type { PeerIdentity } from "../partner/identity.ts";
 import type { IntakeResult } from "./intake.ts";
 import { pinText } from "./intake-request.ts";
@@ -14,6 +14,9 @@ import type { Answer, SecuredBy, Transaction } from "./session.ts";
 
 /** Of a message to many, the first ones: the others are in the spool. */
 const recipientsLoggedMax = 10;
+
+/** What is told of a TLS handshake that does not end. */
+export const handshakeTooLong = { error: "the TLS handshake took too long", of: "timeouts.handshake" } as const;
 
 export class Journal {
   readonly #log: Log;
@@ -23,10 +26,17 @@ export class Journal {
   }
 
   /** A reply that refuses something, or lets pass what the rules would refuse. Others are not worth a line. */
-  answer({ reply, reason, client }: Answer): void {
+  answer({ reply, reason, client, reference, urgency = "usual" }: Answer): void {
     const { code } = replies[reply];
-    const told = { reply, code, ...reason, ...(client === undefined ? {} : { client }) };
-    if (code >= 400) this.#log.info({ event: "refused", ...told });
+    const told = {
+      reply,
+      code,
+      of: limitOf(reply),
+      ...reason,
+      ...(reference === undefined ? {} : { reference }),
+      ...(client === undefined ? {} : { client }),
+    };
+    if (code >= 400) this.#log[urgency === "usual" ? "info" : "warn"]({ event: "refused", ...told });
     else if ("observed" in reason) this.#log.warn({ event: "observed", ...told });
   }
 
@@ -37,6 +47,7 @@ export class Journal {
       pin: pinText(identity.pin),
       tls: secured?.version,
       cipher: secured?.cipher,
+      group: secured?.group,
       client: { helo },
     });
   }
@@ -48,13 +59,22 @@ export class Journal {
       const { id, reply } = result;
       const { code } = replies[reply];
       const cause = result.cause instanceof Error ? result.cause.message : undefined;
-      this.#log[code < 500 ? "error" : "info"]({ event: "message refused", partner, id, reply, code, cause });
+      this.#log[code < 500 ? "error" : "info"]({
+        event: "message refused",
+        partner,
+        id,
+        reply,
+        code,
+        of: limitOf(reply),
+        cause,
+      });
       return;
     }
     const { id, envelope, sizeBytes, sha256 } = result.meta;
     const recipients = envelope.recipients.length;
     const to = envelope.recipients.slice(0, recipientsLoggedMax).map(({ path }) => pathText(path));
     const client = { from: pathText(envelope.reversePath), to };
+    if (result.observed.length > 0) this.#log.warn({ event: "observed", partner, id, observed: result.observed });
     this.#log.info({
       event: "message accepted",
       partner,
@@ -76,8 +96,8 @@ export class Journal {
     });
   }
 
-  connectionFailed(error: string): void {
-    this.#log.info({ event: "connection failed", error });
+  handshakeTimeout(): void {
+    this.#log.info({ event: "connection failed", ...handshakeTooLong });
   }
 
   /** Something of ours went wrong. */

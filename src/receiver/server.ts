@@ -13,16 +13,19 @@
  * - deadlines: for handshakes, messages and sessions as a whole;
  * - replies: those of one turn of the event loop leave in one write.
  */
-import { constants as cryptoConstants } from "node:crypto";
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import { SMTPServer } from "smtp-server";
 import { SMTPConnection, type SMTPConnectionOptions } from "smtp-server/lib/smtp-connection.js";
 import { SMTPStream } from "smtp-server/lib/smtp-stream.js";
-import type { ReplyName } from "../mail/reply.ts";
+import { limitOf, type ReplyName } from "../mail/reply.ts";
 import type { Admission, Seat } from "./census.ts";
 import type { ReceiverContext } from "./context.ts";
+import { turnedAway } from "./decision.ts";
 import { Conversation, type Patience, type Wire } from "./conversation.ts";
+import { handshakeTooLong } from "./journal.ts";
+import type { ServerPair } from "./server-certificate.ts";
+import { tlsServerOptions } from "./tls-options.ts";
 import { readTlsPeer } from "./tls-peer.ts";
 import { WireReader, type WireListener } from "./wire-reader.ts";
 
@@ -31,19 +34,15 @@ export class RelayServer extends SMTPServer {
   readonly #admissions = new WeakMap<Socket, Admission>();
   #draining = false;
 
-  constructor(context: ReceiverContext, key: string, implicitTls: boolean) {
+  constructor(context: ReceiverContext, pair: ServerPair, implicitTls: boolean) {
     const { config } = context.policy;
     super({
       name: config.hostname,
       banner: "pinrelay",
       secure: implicitTls,
-      key,
-      cert: config.tls.certificate,
-      minVersion: config.tls.minimumVersion,
-      // A resumed session shows no certificate; without tickets there is none to resume.
-      secureOptions: cryptoConstants.SSL_OP_NO_TICKET | cryptoConstants.SSL_OP_NO_RENEGOTIATION,
-      requestCert: true,
-      rejectUnauthorized: false, // the certificate is judged at MAIL, by us, so that the partner is told what is wrong
+      key: pair.key,
+      cert: pair.certificate,
+      ...tlsServerOptions(config.tls),
       disableReverseLookup: true,
       socketTimeout: context.timeouts.idleMs,
       closeTimeout: context.timeouts.drainMs + closingMs, // the library's own end of patience, behind ours
@@ -63,13 +62,22 @@ export class RelayServer extends SMTPServer {
   override _acceptSocket(socket: Socket, handshake: boolean): false | (() => void) {
     // Until its session begins nobody else listens, and a reset would end the process.
     socket.on("error", () => undefined);
-    const { census, policy, log, timeouts } = this.#context;
+    const { census, handshakes, policy, log, timeouts, now } = this.#context;
     const address = plainAddress(socket.remoteAddress ?? "");
     const admission = census.enter(address, policy.partners.isKnownAddress(address), policy.config.limits);
+    if (admission.kind !== "admitted") this.#context.decisions.note(turnedAway(address, admission.reply));
     if (admission.kind === "dropped" || (admission.kind === "turnedAway" && handshake)) {
       // Behind implicit TLS there is nobody to say it to: who is turned away gets no handshake.
       if (admission.kind === "turnedAway") admission.seat.leave();
-      log.info({ event: "refused", address, reply: admission.reply, before: "greeting" });
+      const of = admission.kind === "dropped" ? "turned-away" : limitOf(admission.reply);
+      log.info({ event: "refused", address, reply: admission.reply, of, before: "greeting" });
+      socket.destroy();
+      return false;
+    }
+    if (handshake && !handshakes.take(address, policy.config.limits.handshakesPerMinute, now().getTime())) {
+      admission.seat.leave();
+      const reply = "tooManyHandshakes";
+      log.info({ event: "refused", address, reply, of: limitOf(reply), before: "handshake" });
       socket.destroy();
       return false;
     }
@@ -78,7 +86,7 @@ export class RelayServer extends SMTPServer {
     const release = super._acceptSocket(socket, handshake);
     if (!handshake || release === false) return release;
     const deadline = setTimeout(() => {
-      log.info({ event: "connection failed", address, error: handshakeTooLong });
+      log.info({ event: "connection failed", address, ...handshakeTooLong });
       this._pendingSockets.get(socket)?.destroy();
     }, timeouts.handshakeMs);
     return () => {
@@ -102,6 +110,11 @@ export class RelayServer extends SMTPServer {
     if (this.#draining) connection.end("shuttingDown", "patient");
   }
 
+  /** New handshakes are made with this pair; sessions go on. The pair is one that is known to be usable. */
+  renew({ certificate, key }: ServerPair): void {
+    this.updateSecureContext({ key, cert: certificate });
+  }
+
   /** Stops listening, says 421 to whoever is not in the middle of a message, in time to all, and resolves when all are gone. */
   async drain(): Promise<void> {
     this.#draining = true;
@@ -122,7 +135,6 @@ export class RelayServer extends SMTPServer {
 }
 
 const closingMs = 10_000;
-const handshakeTooLong = "the TLS handshake took too long";
 
 class RelayConnection extends SMTPConnection {
   readonly #context: ReceiverContext;
@@ -130,6 +142,8 @@ class RelayConnection extends SMTPConnection {
   /** Undefined behind implicit TLS: who got that far was admitted. */
   readonly #admission: Admission | undefined;
   readonly #timers: Partial<Record<"session" | "handshake", NodeJS.Timeout>> = {};
+  readonly #idleMs: number;
+  readonly #lineBytesMax: number;
   #corked = false;
   /** The TLS socket as soon as its handshake begins. The one below it must not be torn away. */
   #topSocket: Socket;
@@ -145,6 +159,8 @@ class RelayConnection extends SMTPConnection {
     this.#context = context;
     this.#admission = admission;
     this.#topSocket = socket;
+    this.#idleMs = context.timeouts.idleMs;
+    this.#lineBytesMax = context.policy.config.limits.commandLineBytesMax;
     const wire: Wire = {
       send: (code, lines) => this.send(code, lines, false),
       close: () => this.close(),
@@ -164,7 +180,7 @@ class RelayConnection extends SMTPConnection {
         this.#conversation.turnAway(this.#admission.reply);
         return;
       }
-      this.#timers.session = setTimeout(() => this.end("timeout", "patient"), timeouts.sessionMs);
+      this.#timers.session = setTimeout(() => this.end("sessionTimeout", "patient"), timeouts.sessionMs);
       if (this._socket instanceof TLSSocket) this.#noteTls(this._socket);
       this.connectionReady();
     });
@@ -180,12 +196,13 @@ class RelayConnection extends SMTPConnection {
   override _onTimeout(): void {
     if (this._closing) super._onTimeout();
     else if (this.#conversation.isCommitting) this._armTimeout();
-    else this.end("timeout", "impatient");
+    else this.end("idleTimeout", "impatient");
   }
 
   override _armTimeout(socket: Socket = this._socket): void {
     this.#topSocket = socket;
     super._armTimeout(socket);
+    socket.setTimeout(this.#idleMs); // in place of what the library has from the time at which it was started
   }
 
   override _onClose(): void {
@@ -198,7 +215,7 @@ class RelayConnection extends SMTPConnection {
     if (this._socket.destroyed) return;
     const raw = this._socket;
     this.#timers.handshake = setTimeout(() => {
-      this.#conversation.journal.connectionFailed(handshakeTooLong);
+      this.#conversation.journal.handshakeTimeout();
       this.#topSocket.destroy();
     }, this.#context.timeouts.handshakeMs);
     this.upgrade(
@@ -236,14 +253,18 @@ class RelayConnection extends SMTPConnection {
   }
 
   override _createParser(): SMTPStream {
-    const parser = new RelayStream({
-      onCommand: (line) => {
-        this.#conversation.onCommand(line);
-        return this.#whenReplyIsTaken();
+    // Made before the fields of this object are: nothing of them may be asked for yet.
+    const parser = new RelayStream(
+      {
+        onCommand: (line) => {
+          this.#conversation.onCommand(line);
+          return this.#whenReplyIsTaken();
+        },
+        onEndOfData: () => this.#context.work.track(this.#conversation.onEndOfData()),
+        onFault: (fault) => this.#conversation.onFault(fault),
       },
-      onEndOfData: () => this.#context.work.track(this.#conversation.onEndOfData()),
-      onFault: (fault) => this.#conversation.onFault(fault),
-    });
+      () => this.#lineBytesMax,
+    );
     parser.on("error", (error: Error) => this.#conversation.fail("reading", error));
     return parser;
   }
@@ -260,9 +281,9 @@ class RelayConnection extends SMTPConnection {
 class RelayStream extends SMTPStream {
   readonly reader: WireReader;
 
-  constructor(listener: WireListener) {
+  constructor(listener: WireListener, lineBytesMax: () => number) {
     super({});
-    this.reader = new WireReader(listener);
+    this.reader = new WireReader(listener, lineBytesMax);
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, next: (error?: Error | null) => void): void {

@@ -9,17 +9,34 @@ import type { X509Certificate } from "node:crypto";
 import { mailboxKey, pathText, type ForwardPath } from "../mail/address.ts";
 import type { Envelope, Recipient } from "../mail/envelope.ts";
 import type { ReplyName } from "../mail/reply.ts";
-import { judgePeer, type PeerIdentity } from "../partner/identity.ts";
+import { judgePeer, type PeerCredentials, type PeerIdentity, type PeerJudgement } from "../partner/identity.ts";
 import type { Partner } from "../partner/partner.ts";
-import { identityRefusal, judgeRecipient, judgeSender } from "../partner/policy.ts";
+import type { Pin } from "../partner/pin.ts";
+import { identityRefusal, isKeyExchangeAllowed, judgeRecipient, judgeSender, type Verdict } from "../partner/policy.ts";
 import { parseMail, parseRcpt, type MailCommand } from "./command.ts";
 import type { ReceiverContext } from "./context.ts";
+import type { PolicyInForce } from "./policy-in-force.ts";
 import { commandReason, judgementReason, verdictReason, type Reason } from "./reasons.ts";
 import { verbOf } from "./verb.ts";
 
 /** A reply, and what the log says about it. */
 export interface Answer extends Reason {
   readonly reply: ReplyName;
+  /** Under which the operator finds the certificate that was refused; told to the client. */
+  readonly reference?: string;
+  /** What the rules were asked; absent where they were not. */
+  readonly decision?: Decision;
+}
+
+/** What the rules were asked, and what they said: for the record, and for whoever asks why. */
+export interface Decision {
+  readonly judgement: PeerJudgement;
+  /** Absent where the peer was refused before its MAIL was read. */
+  readonly mail?: MailCommand;
+  /** Of RCPT. */
+  readonly to?: ForwardPath;
+  /** Of the rule for senders or recipients; absent where none was asked. */
+  readonly verdict?: Verdict;
 }
 
 /** What is to be done about a command. */
@@ -40,6 +57,8 @@ export interface Greeting {
 }
 
 export interface Transaction {
+  /** Under which MAIL was accepted: it holds to the end of the message, whatever is reloaded meanwhile. */
+  readonly policy: PolicyInForce;
   readonly identity: PeerIdentity;
   readonly mail: MailCommand;
   readonly recipients: Map<string, Recipient>;
@@ -50,33 +69,57 @@ export interface SecuredBy {
   readonly chain: readonly X509Certificate[];
   readonly version: string;
   readonly cipher: string;
+  /** The key exchange, as `X25519MLKEM768`; undefined where it could not be seen. */
+  readonly group: string | undefined;
 }
 
-/** Without a message in between; those of a transaction's recipients are not counted. */
-const commandsMax = 100;
+/** What is said to a command that is none, or not in its syntax. Recipients have a count of their own. */
+const badCommands: ReadonlySet<ReplyName> = new Set([
+  "controlCharacter",
+  "unknownCommand",
+  "notImplemented",
+  "heloSyntax",
+  "senderSyntax",
+  "takesNoArgument",
+  "parameterUnknown",
+  "parameterSyntax",
+  "parameterRepeated",
+]);
 /** Refused or named already, without a message in between. Many: a client that gets 421 here comes again with all of them. */
 const idleRecipientsMax = 1000;
 const heloCharactersMax = 255; // RFC 5321 §4.5.3.1.2
 const extensions = ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"] as const;
 
+/** What has been noted of a session: once is enough, however many messages it brings, unless the answer changes. */
+interface Noted {
+  readonly kind: PeerJudgement["kind"];
+  readonly pin: Pin | undefined;
+  readonly policy: PolicyInForce;
+  readonly reference: string | undefined;
+}
+
+/** What a session needs to know of the receiver. */
+export interface SessionContext extends Pick<ReceiverContext, "policy" | "now" | "usage" | "rates" | "sightings"> {
+  /** Who is this? In place of the partners' pins and addresses. */
+  readonly judge?: (peer: PeerCredentials, now: Date) => PeerJudgement;
+}
+
 export class Session {
   readonly id: string;
   readonly address: string;
-  readonly #context: Pick<ReceiverContext, "policy" | "now" | "usage">;
+  readonly #context: SessionContext;
   readonly #takeSeat: (identity: PeerIdentity) => boolean;
   #secured: SecuredBy | undefined;
   #greeting: Greeting | undefined;
   #transaction: Transaction | undefined;
   #commands = 0;
+  #badCommands = 0;
   #idleRecipients = 0;
+  #transactions = 0;
+  #noted: Noted | undefined;
 
   /** @param takeSeat has the partner a place for this connection? Asked at each MAIL. */
-  constructor(
-    id: string,
-    address: string,
-    context: Pick<ReceiverContext, "policy" | "now" | "usage">,
-    takeSeat: (identity: PeerIdentity) => boolean,
-  ) {
+  constructor(id: string, address: string, context: SessionContext, takeSeat: (identity: PeerIdentity) => boolean) {
     this.id = id;
     this.address = address;
     this.#context = context;
@@ -109,8 +152,17 @@ export class Session {
   /** One command line, without CRLF. */
   perform(line: Buffer): Step {
     const verb = verbOf(line);
+    const { commandsMax, badCommandsMax } = this.#context.policy.config.limits;
     if (verb !== "RCPT" || this.#transaction === undefined) this.#commands += 1;
-    if (this.#commands > commandsMax || this.#idleRecipients > idleRecipientsMax) return answer("tooManyCommands");
+    if (this.#commands > commandsMax) return answer("tooManyCommands");
+    if (this.#idleRecipients > idleRecipientsMax) return answer("tooManyIdleRecipients");
+    const step = this.#step(verb, line);
+    if (verb === "RCPT" || step.kind !== "answer" || !badCommands.has(step.answer.reply)) return step;
+    this.#badCommands += 1;
+    return this.#badCommands > badCommandsMax ? answer("tooManyBadCommands") : step;
+  }
+
+  #step(verb: ReturnType<typeof verbOf>, line: Buffer): Step {
     const hasArgument = line.toString("latin1").trimEnd().length > verb.length;
     switch (verb) {
       case "EHLO":
@@ -157,27 +209,79 @@ export class Session {
     const now = this.#context.now();
     if (this.#secured === undefined) return { reply: "tlsRequired", reason: {} };
     if (this.#transaction !== undefined) return { reply: "nestedMail", reason: {} };
+    if (this.#transactions >= policy.config.limits.transactionsMax) return { reply: "tooManyTransactions", reason: {} };
     const { chain } = this.#secured;
-    const judgement = judgePeer(policy.partners, { address: this.address, chain }, now);
+    const peer = { address: this.address, chain };
+    const judgement =
+      this.#context.judge?.(peer, now) ?? judgePeer(policy.partners, peer, now, this.#context.sightings);
+    const decision: Decision = { judgement };
+    const reference = this.#note(judgement, chain, now);
     const refusal = identityRefusal(judgement);
     if (judgement.kind !== "partner" || refusal !== undefined) {
-      return { reply: refusal ?? "addressUnknown", ...judgementReason(judgement, chain) };
+      const refused = { reply: refusal ?? "addressUnknown", ...judgementReason(judgement, chain), decision };
+      return reference === undefined ? refused : { ...refused, reference };
     }
     const { identity } = judgement;
     const partner = identity.partner.name;
+    const { group } = this.#secured;
+    if (!isKeyExchangeAllowed(identity.partner, group)) {
+      return { reply: "keyExchangeTooWeak", reason: { partner, group }, decision };
+    }
     const parsed = parseMail(line);
     if (parsed.kind === "refused") return { reply: parsed.reply, reason: { partner }, client: commandReason(line) };
-    const judged = this.#judgeMail(identity, parsed.command);
+    const judged = this.#judgeMail(identity, parsed.command, decision);
     if (judged.reply !== "senderAccepted") return judged;
     const overQuota = this.#overQuota(identity.partner, parsed.command.declaredBytes ?? 0);
     if (overQuota !== undefined) return { ...judged, ...overQuota };
     // What counts against the partner's limits comes last: a MAIL that is refused for another reason costs it nothing.
-    if (!this.#takeSeat(identity)) return { ...judged, reply: "rateExceeded", reason: { partner, of: "connections" } };
-    if (!policy.takeMessage(identity.partner, now.getTime())) {
-      return { ...judged, reply: "rateExceeded", reason: { partner, of: "messages" } };
-    }
-    this.#transaction = { identity, mail: parsed.command, recipients: new Map() };
+    if (!this.#takeSeat(identity)) return { ...judged, reply: "tooManyConnectionsOfPartner", reason: { partner } };
+    const { rates } = this.#context;
+    const exceeded = rates.takeMessage(identity.partner, parsed.command.declaredBytes, now.getTime());
+    if (exceeded !== undefined) return { ...judged, reply: exceeded, reason: { partner } };
+    this.#transactions += 1;
+    this.#transaction = { policy, identity, mail: parsed.command, recipients: new Map() };
     return judged;
+  }
+
+  /**
+   * Has what was seen remembered: who came with which certificate, and which certificate nobody knows.
+   * @returns the reference of a certificate in quarantine.
+   */
+  #note(judgement: PeerJudgement, chain: readonly X509Certificate[], now: Date): string | undefined {
+    const { kind } = judgement;
+    const { policy } = this.#context;
+    const pin = judgement.kind === "partner" ? judgement.identity.pin : "pin" in judgement ? judgement.pin : undefined;
+    const before = this.#noted;
+    if (before?.kind === kind && before.pin === pin && before.policy === policy) return before.reference;
+    const reference = this.#noteAnew(judgement, chain, now);
+    this.#noted = { kind, pin, policy, reference };
+    return reference;
+  }
+
+  #noteAnew(judgement: PeerJudgement, chain: readonly X509Certificate[], now: Date): string | undefined {
+    const { sightings } = this.#context;
+    switch (judgement.kind) {
+      case "partner":
+        sightings.noteIdentified(judgement.identity, chain, this.address, now);
+        return undefined;
+      case "revoked":
+      case "retired":
+        sightings.noteRefused(judgement, chain, now);
+        return undefined;
+      case "unknownCertificate":
+        // From anywhere anybody can bring as many as he likes: those are not worth the operator's time.
+        if (judgement.addressOf.length === 0) return undefined;
+        return sightings.noteUnknown(chain, judgement.addressOf, this.address, now);
+      case "noCertificate":
+      case "wrongAddress":
+      case "expired":
+      case "notYetValid":
+      case "pending":
+      case "revocationUnknown":
+      case "wrongKeyUsage":
+      case "unknownAddress":
+        return undefined;
+    }
   }
 
   /** Is there room, of what is declared, in the spool and in the partner's share of it? Told before the content is sent. */
@@ -186,21 +290,23 @@ export class Session {
     const usedBytes = usage.totalBytes();
     const maxBytes = policy.config.limits.spoolBytesMax;
     if (usedBytes + declaredBytes >= maxBytes)
-      return { reply: "spoolFull", reason: { partner: name, usedBytes, maxBytes } };
+      return { reply: "spoolFull", reason: { partner: name, of: "spool-bytes", usedBytes, maxBytes } };
     const partnerBytes = usage.partnerBytes(name);
     if (partnerBytes + declaredBytes < limits.queueBytesMax) return undefined;
     return { reply: "queueQuota", reason: { partner: name, usedBytes: partnerBytes, maxBytes: limits.queueBytesMax } };
   }
 
-  #judgeMail({ partner }: PeerIdentity, mail: MailCommand): Answer {
+  #judgeMail({ partner }: PeerIdentity, mail: MailCommand, { judgement }: Decision): Answer {
     const reason = { partner: partner.name };
     const client = { from: pathText(mail.reversePath) };
     if (mail.declaredBytes !== undefined && mail.declaredBytes > this.#context.policy.messageBytesMax(partner)) {
-      return { reply: "tooLargeDeclared", reason: { ...reason, declaredBytes: mail.declaredBytes }, client };
+      const decision = { judgement, mail };
+      return { reply: "tooLargeDeclared", reason: { ...reason, declaredBytes: mail.declaredBytes }, client, decision };
     }
     const verdict = judgeSender(partner, mail.reversePath);
-    if (verdict.kind === "refuse") return { reply: verdict.reply, reason, client };
-    return { reply: "senderAccepted", reason: { ...reason, ...verdictReason(verdict) }, client };
+    const decision = { judgement, mail, verdict };
+    if (verdict.kind === "refuse") return { reply: verdict.reply, reason, client, decision };
+    return { reply: "senderAccepted", reason: { ...reason, ...verdictReason(verdict) }, client, decision };
   }
 
   #countRcpt(line: Buffer): Answer {
@@ -220,20 +326,28 @@ export class Session {
     if (parsed.kind === "refused") return { reply: parsed.reply, reason, client: commandReason(line) };
     const { forwardPath, notify, originalRecipient } = parsed.command;
     const client = { to: pathText(forwardPath) };
-    const verdict = judgeRecipient(partner, this.#context.policy.routes, forwardPath);
-    if (verdict.kind === "refuse") return { reply: verdict.reply, reason, client };
+    const verdict = judgeRecipient(partner, transaction.policy.routes, forwardPath);
+    const decision: Decision = {
+      judgement: { kind: "partner", identity: transaction.identity },
+      mail: transaction.mail,
+      to: forwardPath,
+      verdict,
+    };
+    if (verdict.kind === "refuse") return { reply: verdict.reply, reason, client, decision };
     const key = recipientKey(forwardPath);
     if (!transaction.recipients.has(key)) {
       // 452, not 552: the client may send the rest in another transaction (RFC 5321 §4.5.3.1.10).
       const isFull = transaction.recipients.size >= partner.limits.recipientsMax;
-      if (isFull) return { reply: "tooManyRecipients", reason, client };
+      if (isFull) return { reply: "tooManyRecipients", reason, client, decision };
+      const exceeded = this.#context.rates.takeRecipient(partner, this.#context.now().getTime());
+      if (exceeded !== undefined) return { reply: exceeded, reason, client, decision };
       transaction.recipients.set(key, {
         path: forwardPath,
         ...(notify === undefined ? {} : { notify }),
         ...(originalRecipient === undefined ? {} : { originalRecipient }),
       });
     }
-    return { reply: "recipientAccepted", reason: { ...reason, ...verdictReason(verdict) }, client };
+    return { reply: "recipientAccepted", reason: { ...reason, ...verdictReason(verdict) }, client, decision };
   }
 
   /** DATA: is there anything to receive a message for? */

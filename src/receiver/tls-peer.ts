@@ -5,12 +5,13 @@
 import type { X509Certificate } from "node:crypto";
 import type { TLSSocket } from "node:tls";
 import type { SecuredBy } from "./session.ts";
+import { keyExchangeGroup } from "./tls-group.ts";
 
 /**
  * The leaf and three issuers, which are more than partners have below a trust anchor. Looking for a way through many that
  * could all have issued one another would cost the time of a great number of signatures.
  */
-const certificatesMax = 4;
+export const certificatesMax = 4;
 
 /** Reads the certificate that the peer has proven to own, with those it sent along, and the parameters of the session. */
 export function readTlsPeer(socket: TLSSocket): SecuredBy {
@@ -20,5 +21,10 @@ export function readTlsPeer(socket: TLSSocket): SecuredBy {
     chain.push(certificate);
     certificate = certificate.issuerCertificate;
   }
-  return { chain, version: socket.getProtocol() ?? "unknown", cipher: socket.getCipher().name };
+  return {
+    chain,
+    version: socket.getProtocol() ?? "unknown",
+    cipher: socket.getCipher().name,
+    group: keyExchangeGroup(socket),
+  };
 }

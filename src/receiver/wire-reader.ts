@@ -21,8 +21,6 @@ export interface WireListener {
 
 export type WireFault = "bareLineFeed" | "lineTooLong";
 
-/** More than any command needs: RFC 5321 §4.5.3.1.4 with what RFC 1870, 3461 and 6531 add. */
-const lineBytesMax = 4096;
 const lineEndBytes = 2;
 const commandsPerTurn = 100;
 /** Of content that costs no waiting: the system would read two megabytes from one connection before it looks at the next. */
@@ -33,14 +31,17 @@ const nothing = Buffer.alloc(0);
 
 export class WireReader {
   readonly #listener: WireListener;
+  readonly #lineBytesMax: () => number;
   /** The beginning of a line whose end has not come. */
   #held: Buffer = nothing;
   #intake: Intake | undefined;
   #commandsRead = 0;
   #octetsTaken = 0;
 
-  constructor(listener: WireListener) {
+  /** @param lineBytesMax of a command line with its CRLF; asked for at each line. */
+  constructor(listener: WireListener, lineBytesMax: () => number) {
     this.#listener = listener;
+    this.#lineBytesMax = lineBytesMax;
   }
 
   /** What follows is content, up to its end. */
@@ -84,7 +85,7 @@ export class WireReader {
 
   /** Adds a part of a line, which may end it. It is copied: what it was cut from is large. */
   #hold(part: Buffer): WireFault | undefined {
-    if (this.#held.length + part.length > lineBytesMax) return "lineTooLong";
+    if (this.#held.length + part.length > this.#lineBytesMax()) return "lineTooLong";
     this.#held = Buffer.concat([this.#held, part]);
     return this.#held.at(-1) === lineFeed && this.#held.at(-2) !== carriageReturn ? "bareLineFeed" : undefined;
   }

@@ -27,9 +27,38 @@ export interface MessageMeta {
   /** SHA-256 of the wire form, hexadecimal. */
   readonly sha256: string;
   /** How it came: for the log, reports and the audit. */
-  readonly session: { readonly id: string; readonly address: string; readonly helo: string } | null;
+  readonly session: SessionFacts | null;
   /** Does the content hold octets above 127? */
   readonly eightBit: boolean;
+}
+
+/** What the receiver saw of the session that a message came in. */
+export interface SessionFacts {
+  readonly id: string;
+  readonly address: string;
+  readonly helo: string;
+  /** Undefined in what was taken by an older version. */
+  readonly tls?: TlsFacts;
+}
+
+/** TLS, and the certificate that the client showed. Texts are as the certificate has them, cut where they are long. */
+export interface TlsFacts {
+  readonly version: string;
+  readonly cipher: string;
+  /** The key exchange; undefined where it could not be seen. */
+  readonly group?: string;
+  /** `sha256/` and base64, of the whole certificate and of its key. */
+  readonly certificate: string;
+  readonly spki: string;
+  readonly subject: string;
+  readonly issuer: string;
+  /** ISO 8601, UTC; `unknown` where the certificate's date is none. */
+  readonly validFrom: string;
+  readonly validTo: string;
+  /** The extended key usage, by object identifiers; undefined where the certificate has none. */
+  readonly keyUsage?: readonly string[];
+  /** The pin that identified the partner, by its key in records. */
+  readonly pin: string;
 }
 
 /** A message that is being received. Exactly one of `commit` and `discard` ends it. */

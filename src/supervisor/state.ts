@@ -12,6 +12,22 @@ export interface CompartmentState {
   readonly restarts: number;
   /** As `192.0.2.1:25`, with ` (TLS)` behind an implicit TLS port. */
   readonly listening: readonly string[];
+  /** The version of the configuration that it works by; null while it does not run. */
+  readonly policy: string | null;
+}
+
+/** What came of the last time that the relay was asked to read its files again. */
+export interface LastReload {
+  readonly kind: "reloaded" | "refused";
+  /** ISO 8601: before any file was read, and when all was done. */
+  readonly begunAt: string;
+  readonly at: string;
+  /** The version of the configuration that is in force since. */
+  readonly policy: string;
+  /** One line for each thing that is another now; none, although reloaded: the files are what was in force already. */
+  readonly changes: readonly string[];
+  /** Why it was refused, one line each; else warnings. */
+  readonly problems: readonly string[];
 }
 
 export interface RelayState {
@@ -22,6 +38,7 @@ export interface RelayState {
   /** The version of the configuration in force. */
   readonly policy: string;
   readonly compartments: readonly CompartmentState[];
+  readonly lastReload?: LastReload;
 }
 
 export function stateFile(spoolPath: string): string {
@@ -31,6 +48,16 @@ export function stateFile(spoolPath: string): string {
 /** Held by the supervisor as long as it lives. */
 export function lockFile(spoolPath: string): string {
   return join(spoolPath, "relay.lock");
+}
+
+/** The configuration in force: compartments start with it, whatever the files say meanwhile. */
+export function snapshotFile(spoolPath: string): string {
+  return join(spoolPath, "policy.json");
+}
+
+/** One that is about to come into force. */
+export function nextSnapshotFile(spoolPath: string): string {
+  return join(spoolPath, "policy.next.json");
 }
 
 /** Undefined where no relay has been started, or where it ended as it should. */

@@ -127,6 +127,11 @@ const refusals: Array<{ what: string; content: string | Uint8Array; says: string
   { what: "PKCS #7 in DER", content: pkcs7, says: "convert it with openssl pkcs7 -in" },
   { what: "openssl's own form", content: fixture("trusted.pem"), says: "convert it with openssl x509 -in" },
   {
+    what: "a revocation list",
+    content: "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n",
+    says: "is a revocation list (CRL), not a certificate",
+  },
+  {
     what: "a Java key store",
     content: Buffer.from("feedfeed0000000200000001", "hex"),
     says: "keytool -exportcert -rfc",

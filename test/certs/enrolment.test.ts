@@ -5,7 +5,11 @@ import { parseRequest, type CertificateRequest } from "../../src/certs/request.t
 import { parseAddressRange, type AddressRange } from "../../src/partner/address-range.ts";
 import { fixtureDer } from "./support.ts";
 
-const own: OwnNames = { hostname: "mx.corp.example", domains: ["corp.example", "xn--bro-hoa.example"] };
+const own: OwnNames = {
+  hostname: "mx.corp.example",
+  domains: ["corp.example", "xn--bro-hoa.example"],
+  others: [{ name: "mx.globex.example", partner: "globex" }],
+};
 const hosts = ["203.0.113.0/28", "2001:db8:1::/64"].map(range);
 
 const plain = parseRequest(fixtureDer("name-only.csr.pem"));
@@ -127,6 +131,16 @@ describe("refused is a request that claims", () => {
       asked: request({ subject: [{ type: "O", value: "Corp.Example" }] }),
       says: "a name of ours",
     },
+    {
+      what: "the name of another partner",
+      asked: request({ dnsNames: ["mx.acme.example", "MX.Globex.Example."] }),
+      says: "claims 'MX.Globex.Example.', which is a name of the partner globex",
+    },
+    {
+      what: "the name of another partner as its common name",
+      asked: request({ subject: cn("mx.globex.example") }),
+      says: "a name of the partner globex",
+    },
     { what: "a wildcard", asked: parseRequest(fixtureDer("wildcard.csr.pem")), says: "the wildcard '*.acme.example'" },
     { what: "what is no name", asked: request({ dnsNames: ["mx acme"] }), says: "not a domain name" },
     { what: "an address as a DNS name", asked: request({ dnsNames: ["203.0.113.5"] }), says: "not a domain name" },
@@ -151,7 +165,7 @@ describe("refused is a request that claims", () => {
   });
 
   it("the single label that we are called by, but not the word in a sentence", () => {
-    const bare: OwnNames = { hostname: "relay", domains: [] };
+    const bare: OwnNames = { hostname: "relay", domains: [], others: [] };
     expect(judgeRequest(request({ subject: cn("Relay") }), bare, hosts).kind).toBe("refused");
     expect(judgeRequest(request({ subject: [{ type: "O", value: "Relay Makers Ltd" }] }), bare, hosts).kind).toBe(
       "granted",

@@ -6,10 +6,17 @@ import { describe, expect, it } from "vitest";
 import { mintTestCa } from "../../src/certs/mint.ts";
 import { loadConfig } from "../../src/config/load.ts";
 import type { Partner } from "../../src/partner/partner.ts";
-import { certificateDigest, digestHex, spkiDigest } from "../../src/partner/pin.ts";
+import { fingerprintForms } from "../../src/partner/fingerprint.ts";
+import { certificateDigest, spkiDigest } from "../../src/partner/pin.ts";
 import { hasOpenssl, openssl } from "../certs/openssl.ts";
 import { fixturePath, required } from "../certs/support.ts";
-import { bareBench, bench, enrolCert, enrolCsr, now, partner, rules, selfSigned } from "./support.ts";
+import { bareBench, bench, confirmWith, enrolCert, enrolCsr, now, partner, rules, selfSigned } from "./support.ts";
+
+/** What `openssl dgst` prints of a key. */
+function digestOfKey(file: string): string {
+  openssl("pkey", "-pubin", "-in", file, "-outform", "DER", "-out", `${file}.der`);
+  return required(openssl("dgst", "-sha256", "-c", `${file}.der`).split("= ")[1]).trim();
+}
 
 async function loaded(config: string): Promise<readonly Partner[]> {
   const result = await loadConfig(config, now);
@@ -24,29 +31,39 @@ describe("partner enrol --cert", () => {
     expect(ran.exitCode).toBe(0);
     const [acme] = await loaded(at.config);
     expect(acme).toMatchObject({ name: "acme", contact: "ops@acme.example", description: "ACME: #1", mode: "enforce" });
-    expect(acme?.pins).toMatchObject([{ kind: "spki", digest: spkiDigest(selfSigned), label: "enrolled 2027-01-01" }]);
+    expect(acme?.pins).toMatchObject([
+      { kind: "spki", digest: spkiDigest(selfSigned), label: "enrolled 2027-01-01", state: "pending" },
+    ]);
     expect(acme?.hosts.map(({ text }) => text)).toEqual(["203.0.113.0/28", "2001:db8:1::/64"]);
     expect(acme?.allow.from.map(({ text }) => text)).toEqual(["@acme.example"]);
     expect(acme?.allow.to.map(({ text }) => text)).toEqual(["orders@corp.example"]);
   });
 
-  it("tells fingerprints in both forms, subject, dates and what to do next", async () => {
+  it("tells the key's fingerprint in every form, subject, dates and what to do next", async () => {
     const at = await bench();
     const { out } = await enrolCert(at, "acme");
-    for (const digest of [spkiDigest(selfSigned), certificateDigest(selfSigned)]) {
-      expect(out).toContain(`  ${digest}\n  ${digestHex(digest)}\n`);
-    }
-    expect(out).toContain(`Enrolled acme: ${join(at.partners, "acme.yaml")}`);
+    const { base64, hexGroups, words } = fingerprintForms(spkiDigest(selfSigned));
+    const blanks = out.replaceAll(/\s+/g, " ");
+    expect(blanks).toContain(
+      `Fingerprint of the key, SHA-256: to be compared base64 ${base64} hex ${hexGroups} words ${words} `,
+    );
+    expect(out).not.toContain(certificateDigest(selfSigned));
+    expect(out).toContain(`Enrolled acme, not confirmed yet: ${join(at.partners, "acme.yaml")}`);
     expect(out).toContain("subject  C=DE, O=ACME Supplies, CN=mx.acme.example");
     expect(out).toMatch(/valid {4}2026-11-\d\d to 2126-/);
-    expect(out).toContain("pinrelay check\n  and restart the relay");
+    expect(out).toContain("pinrelay partner confirm acme FINGERPRINT\n");
     expect(Math.max(...out.split("\n").map((line) => line.length))).toBeLessThanOrEqual(120);
   });
 
-  it.skipIf(!hasOpenssl)("tells the fingerprints that the commands it names print", async () => {
-    const { out } = await enrolCert(await bench(), "acme");
-    const printed = openssl("x509", "-in", fixturePath("self-signed.pem"), "-noout", "-fingerprint", "-sha256");
-    expect(out).toContain(required(printed.split("=")[1]).trim());
+  it.skipIf(!hasOpenssl)("takes as confirmation what the commands that it names print", async () => {
+    const at = await bench();
+    await enrolCert(at, "acme");
+    const key = join(at.certs, "key.pem");
+    await writeFile(key, openssl("x509", "-in", fixturePath("self-signed.pem"), "-noout", "-pubkey"));
+    expect(await confirmWith(at, "acme", digestOfKey(key))).toMatchObject({ exitCode: 0 });
+    await enrolCsr(at, "beta", "p384.csr.pem");
+    await writeFile(key, openssl("req", "-in", fixturePath("p384.csr.pem"), "-noout", "-pubkey"));
+    expect(await confirmWith(at, "beta", digestOfKey(key))).toMatchObject({ exitCode: 0 });
   });
 
   it("pins the one certificate, until its end, where it is told to", async () => {
@@ -104,16 +121,6 @@ describe("partner enrol --csr", () => {
     expect(ran.out).toContain(
       `Send the partner ${join(at.certs, "partners", "acme.pem")} and ${join(at.certs, "ca.pem")}`,
     );
-  });
-
-  it.skipIf(!hasOpenssl)("tells the fingerprint of the key that the commands it names print", async () => {
-    const at = await bench();
-    const { out } = await enrolCsr(at, "acme", "p256.csr.pem");
-    const key = join(at.certs, "key.pem");
-    await writeFile(key, openssl("req", "-in", fixturePath("p256.csr.pem"), "-noout", "-pubkey"));
-    openssl("pkey", "-pubin", "-in", key, "-outform", "DER", "-out", `${key}.der`);
-    const printed = openssl("dgst", "-sha256", "-c", `${key}.der`);
-    expect(out).toContain(required(printed.split("= ")[1]).trim().toUpperCase());
   });
 
   it("calls the certificate by the partner's name where the request has no common name", async () => {
@@ -189,8 +196,12 @@ describe("partner enrol is refused", () => {
     { what: "a name in capitals", args: ["ACME", ...cert, ...rules], says: "is no name for a partner" },
     { what: "a name that leads elsewhere", args: ["../acme", ...cert, ...rules], says: "is no name for a partner" },
     { what: "no name", args: [...cert, ...rules], says: "missing required argument" },
-    { what: "neither certificate nor request", args: ["acme", ...rules], says: "give either" },
-    { what: "both of them", args: ["acme", ...cert, ...csr, ...rules], says: "cannot be used with option" },
+    {
+      what: "neither certificate nor request",
+      args: ["acme", ...rules],
+      says: "give exactly one of --cert, --csr, --pin",
+    },
+    { what: "both of them", args: ["acme", ...cert, ...csr, ...rules], says: "not --cert and --csr" },
     { what: "no host", args: ["acme", ...cert, ...rules.slice(3)], says: "required option '--host" },
     {
       what: "no sender",

@@ -26,7 +26,7 @@ describe("partner list", () => {
       [
         "acme",
         "203.0.113.0/28, 2001:db8:1::/64",
-        `key ${spkiDigest(selfSigned).slice(7, 15)}`,
+        `key ${spkiDigest(selfSigned).slice(7, 15)} (pending)`,
         "-",
         "enforce",
         "1",
@@ -35,7 +35,7 @@ describe("partner list", () => {
       [
         "beta",
         "203.0.113.0/28, 2001:db8:1::/64",
-        expect.stringMatching(/^key .{8}$/),
+        expect.stringMatching(/^key .{8} \(pending\)$/),
         "2028-02-02",
         "enforce",
         "1",
@@ -121,6 +121,12 @@ describe("partner show", () => {
     const yaml = fullPartner("x").replace(/ {2}- \{ trust-anchor.*\n/, "");
     await writeFile(join(at.partners, "full.yaml"), yaml);
     expect((await partner(["show", "full", "--config", at.config])).out).toContain("valid until  2027-06-30");
+  });
+
+  it("says that no pin counts where all wait or are revoked", async () => {
+    const at = await bench();
+    await enrolCert(at, "acme");
+    expect((await partner(["show", "acme", "--config", at.config])).out).toContain("valid until  no pin counts\n");
   });
 
   it("ends with 1 where there is no such partner", async () => {

@@ -3,6 +3,7 @@ import { chmod, mkdir, readdir, rm, symlink, writeFile } from "node:fs/promises"
 import { generateKeyPairSync } from "node:crypto";
 import { join } from "node:path";
 import { runCheck, type CheckResult } from "../../src/cli/check.ts";
+import { spkiDigest } from "../../src/partner/pin.ts";
 import {
   authority,
   configFiles,
@@ -37,10 +38,11 @@ function withCertificate(minted: Minted): Record<string, string> {
 }
 
 describe("pinrelay check", () => {
-  it("says how long the certificate is valid, and that all is well", async () => {
+  it("says how many days the certificate has left, and that all is well", async () => {
     expect(await check({})).toMatchObject({
       exitCode: 0,
-      output: `relay.yaml:4: note: tls.certificate: CN=mx.corp.example: valid until 2120-01-01, 34166 days left
+      output: ` days  ends        state  what                subject
+34166  2120-01-01  ok     server certificate  CN=mx.corp.example
 relay.yaml: valid: 1 partner, 1 route, version V; 0 errors, 0 warnings
 `,
     });
@@ -72,7 +74,7 @@ relay.yaml: valid: 1 partner, 1 route, version V; 0 errors, 0 warnings
       "a certificate of the past",
       withCertificate(mint({ notAfter: "2026-06-15" })),
       nothing,
-      "relay.yaml:4: error: tls.certificate: server.pem (CN=mx.corp.example) has expired on 2026-06-15: renew it",
+      "relay.yaml:4: error: tls.certificate: server.pem (CN=mx.corp.example) expired on 2026-06-15, less than a day ago: renew it",
     ],
     [
       "a certificate of the future",
@@ -84,7 +86,7 @@ relay.yaml: valid: 1 partner, 1 route, version V; 0 errors, 0 warnings
       "an intermediate of the past",
       { "server.pem": server.pem + mint({ ca: true, commonName: "CA", notAfter: "2026-01-01" }).pem },
       nothing,
-      "relay.yaml:4: error: tls.certificate: server.pem (CN=CA) has expired",
+      "relay.yaml:4: error: tls.certificate: server.pem (CN=CA) expired on 2026-01-01, 165 days ago: ask your CA for the present chain",
     ],
     [
       "a missing key",
@@ -163,7 +165,7 @@ relay.yaml: valid: 1 partner, 1 route, version V; 0 errors, 0 warnings
         "ca.pem": mint({ ca: true, commonName: "Inside CA", notAfter: "2026-01-01" }).pem,
       },
       nothing,
-      "relay.yaml:9: error: routes.internal.servers[0].tls.trust-anchor: ca.pem (CN=Inside CA) has expired on 2026-01-01",
+      "relay.yaml:9: error: routes.internal.servers[0].tls.trust-anchor: ca.pem (CN=Inside CA) expired on 2026-01-01, 165 days ago: put the CA's next certificate",
     ],
   ])("ends with 2 for %s", async (_name, changed, prepare, expected) => {
     const { exitCode, lines } = await check(changed, prepare);
@@ -176,7 +178,7 @@ relay.yaml: valid: 1 partner, 1 route, version V; 0 errors, 0 warnings
       "a certificate that ends soon",
       withCertificate(mint({ notAfter: "2026-07-14" })),
       nothing,
-      "relay.yaml:4: warning: tls.certificate: server.pem (CN=mx.corp.example) expires soon, valid until 2026-07-14, 28 days left",
+      "relay.yaml:4: warning: tls.certificate: server.pem (CN=mx.corp.example) ends on 2026-07-14, in 28 days: renew it",
     ],
     [
       "a certificate in another name",
@@ -192,21 +194,9 @@ relay.yaml: valid: 1 partner, 1 route, version V; 0 errors, 0 warnings
     ],
     [
       "a pin that ends soon",
-      { "partners/acme.yaml": partnerYaml(deliver).replace('" }]', '", not-after: 2026-06-20 }]') },
+      { "partners/acme.yaml": partnerYaml(deliver).replace('" }]', '", not-after: 2026-06-24 }]') },
       nothing,
-      "partners/acme.yaml:2: warning: pins[0].not-after: this pin ends in 5 days: is the next one there?",
-    ],
-    [
-      "a partner's CA of the past",
-      {
-        "partners/acme.yaml": partnerYaml(deliver).replace(
-          /pins: .*/,
-          "pins: [{ trust-anchor: ../ca.pem, name: a.b }]",
-        ),
-        "ca.pem": mint({ ca: true, commonName: "ACME CA", notAfter: "2026-01-01" }).pem,
-      },
-      nothing,
-      "partners/acme.yaml:2: warning: pins[0].trust-anchor: ca.pem (CN=ACME CA) has expired on 2026-01-01",
+      "partners/acme.yaml:2: warning: pins[0].not-after: this pin key 54T/ebkR ends on 2026-06-24, in 9 days: ask the partner for its next certificate, and run pinrelay partner rollover acme",
     ],
     [
       "one of two CAs that ends",
@@ -218,7 +208,7 @@ relay.yaml: valid: 1 partner, 1 route, version V; 0 errors, 0 warnings
         "ca.pem": mint({ ca: true, commonName: "Old CA", notAfter: "2026-01-01" }).pem + authority.pem,
       },
       nothing,
-      "relay.yaml:9: warning: routes.internal.servers[0].tls.trust-anchor: ca.pem (CN=Old CA) has expired",
+      "relay.yaml:9: warning: routes.internal.servers[0].tls.trust-anchor: ca.pem (CN=Old CA) expired on 2026-01-01, 165 days ago: put",
     ],
     [
       "a file that everybody may write",
@@ -238,16 +228,117 @@ relay.yaml: valid: 1 partner, 1 route, version V; 0 errors, 0 warnings
     expect(lines.filter((line) => line.includes(": warning: "))).toEqual([expect.stringContaining(expected)]);
   });
 
+  it.each<[string, Record<string, string>, (folder: string) => Promise<unknown>, string]>([
+    [
+      "a certificate that ends within days",
+      withCertificate(mint({ notAfter: "2026-06-22" })),
+      nothing,
+      "relay.yaml:4: warning: tls.certificate: server.pem (CN=mx.corp.example) ends on 2026-06-22, in 6 days: renew it",
+    ],
+    [
+      "a pin that ends within days",
+      { "partners/acme.yaml": partnerYaml(deliver).replace('" }]', '", not-after: 2026-06-20 }]') },
+      nothing,
+      "partners/acme.yaml:2: warning: pins[0].not-after: this pin key 54T/ebkR ends on 2026-06-20, in 5 days",
+    ],
+    [
+      "a partner's CA of the past",
+      {
+        "partners/acme.yaml": partnerYaml(deliver).replace(
+          /pins: .*/,
+          "pins: [{ trust-anchor: ../ca.pem, name: a.b }]",
+        ),
+        "ca.pem": mint({ ca: true, commonName: "ACME CA", notAfter: "2026-01-01" }).pem,
+      },
+      nothing,
+      "partners/acme.yaml:2: warning: pins[0].trust-anchor: ca.pem (CN=ACME CA) expired on 2026-01-01, 165 days ago: ask the partner for its CA's next certificate",
+    ],
+    [
+      "thresholds of its own",
+      {
+        "relay.yaml": relayYaml(`${spool}expiry: { warn: 90d, critical: 60d }\n`),
+        ...withCertificate(mint({ notAfter: "2026-07-14" })),
+      },
+      nothing,
+      "relay.yaml:4: warning: tls.certificate: server.pem (CN=mx.corp.example) ends on 2026-07-14, in 28 days: renew it",
+    ],
+  ])("warns of %s, and ends with 1 for monitoring", async (_name, changed, prepare, expected) => {
+    const { exitCode, lines } = await check(changed, prepare);
+    expect(exitCode).toBe(1);
+    expect(lines.filter((line) => line.includes(": warning: "))).toEqual([expect.stringContaining(expected)]);
+  });
+
+  it("sorts by urgency what runs out, in a table of 80 columns", async () => {
+    const { exitCode, lines } = await check({
+      ...withCertificate(mint({ notAfter: "2026-07-14" })),
+      "partners/acme.yaml": partnerYaml(deliver).replace(
+        "}]",
+        `}, { trust-anchor: ../ca.pem, name: a.b, not-after: 2026-06-20, label: "${"long ".repeat(20)}" }]`,
+      ),
+      "ca.pem": mint({ ca: true, commonName: "ACME\u001b[31m CA", notAfter: "2026-01-01" }).pem,
+    });
+    expect(exitCode).toBe(1);
+    const table = lines.slice(
+      lines.findIndex((line) => line.startsWith("days")),
+      -2,
+    );
+    expect(table.map((line) => line.slice(0, 26))).toEqual([
+      "days  ends        state   ",
+      "-166  2026-01-01  expired ",
+      "   5  2026-06-20  critical",
+      "  28  2026-07-14  warning ",
+    ]);
+    expect(Math.max(...table.map((line) => line.length))).toBeLessThanOrEqual(80);
+    expect(lines.join()).not.toContain("\u001b");
+    expect(lines.at(-2)).toContain("; 3 items run out soon (1 expired, 1 critical)");
+  });
+
+  it("warns of thresholds in the wrong order", async () => {
+    const { lines } = await check({ "relay.yaml": relayYaml(`${spool}expiry: { warn: 5d }\n`) });
+    expect(lines.filter((line) => line.includes(": warning: "))).toEqual([
+      "relay.yaml:11: warning: expiry.critical: is longer than `expiry.warn`: nothing is ever warned of, it is critical at once",
+    ]);
+  });
+
+  it("looks at our CA, and at what it signed for a partner who has not shown it yet", async () => {
+    const signed = mint({ commonName: "mx.acme.example", notAfter: "2026-06-18" });
+    const folder = await folderWith({
+      "certs/ca.pem": mint({ ca: true, commonName: "Our CA", notAfter: "2026-06-30" }).pem,
+      "certs/partners/acme.pem": signed.pem,
+      "certs/partners/globex.pem": mint({ notAfter: "2026-06-17" }).pem, // of a pin that is gone
+      ...Object.fromEntries(
+        Object.entries(
+          configFiles({ ...quiet, "partners/acme.yaml": partnerYaml(deliver, spkiDigest(signed.certificate)) }),
+        ).map(([name, content]) => [`config/${name}`, content]),
+      ),
+    });
+    const { exitCode, output } = await runCheck(join(folder, "config/relay.yaml"), { json: true, now, cwd: folder });
+    expect(exitCode).toBe(1);
+    const { expiry } = JSON.parse(output) as { expiry: Array<Record<string, unknown>> };
+    expect(expiry.map(({ what, partner, state }) => [what, partner, state])).toEqual([
+      ["signed certificate", "acme", "critical"],
+      ["CA certificate", undefined, "warning"],
+      ["server certificate", undefined, "ok"],
+    ]);
+  });
+
+  it("names a loop of links for what it is", async () => {
+    const { exitCode, lines } = await check({}, async (folder) => {
+      await rm(join(folder, "server.key"));
+      await symlink("server.key", join(folder, "server.key"));
+    });
+    expect(exitCode).toBe(2);
+    expect(lines).toContain("relay.yaml:5: error: tls.key: server.key is a loop of symbolic links");
+  });
+
   it("warns that a partner has no pin left", async () => {
     const { exitCode, lines } = await check({
       "partners/acme.yaml": partnerYaml(deliver).replace('" }]', '", not-after: 2026-06-01 }]'),
     });
-    expect(exitCode).toBe(0);
+    expect(exitCode).toBe(1);
     expect(lines.filter((line) => line.includes(": warning: "))).toEqual([
       expect.stringContaining("partners/acme.yaml:2: warning: pins[0].not-after: is past"),
-      expect.stringContaining(
-        "partners/acme.yaml:2: warning: pins: no pin counts any more: the partner can send nothing",
-      ),
+      expect.stringContaining("partners/acme.yaml:2: warning: pins: no pin counts: the partner can send nothing"),
     ]);
   });
 
@@ -257,9 +348,8 @@ relay.yaml: valid: 1 partner, 1 route, version V; 0 errors, 0 warnings
       "partners/acme.yaml": partnerYaml(),
     });
     expect(exitCode).toBe(0);
-    expect(lines.slice(1, 4)).toEqual([
+    expect(lines.slice(0, 2)).toEqual([
       "partners/acme.yaml:1: note: deliver: absent: the partner gets no mail, and reports about its mail go to our postmaster",
-      "relay.yaml:11: note: audit: has no effect: this version writes no audit trail",
       "relay.yaml:12: note: console: has no effect: this version serves no console",
     ]);
   });
@@ -288,23 +378,26 @@ relay.yaml: valid: 1 partner, 1 route, version V; 0 errors, 0 warnings
     expect(JSON.parse(output)).toEqual({
       ok: true,
       problems: [
-        { severity: "note", file, line: 4, keyPath: "tls.certificate", message: expect.stringContaining("34166 days") },
         { severity: "note", file, line: 11, keyPath: "console", message: expect.stringContaining("has no effect") },
       ],
-      certificates: [
+      expiry: [
         {
-          what: "tls.certificate",
+          what: "server certificate",
           file: join(folder, "server.pem"),
           subject: "CN=mx.corp.example",
-          notAfter: "2120-01-01T00:00:00.000Z",
+          endsAt: "2120-01-01T00:00:00.000Z",
           daysLeft: 34166,
+          state: "ok",
         },
         {
-          what: "acme: pins[1].trust-anchor",
+          what: "trust anchor",
+          partner: "acme",
           file: join(folder, "ca.pem"),
           subject: "CN=Inside CA",
-          notAfter: "2120-01-01T00:00:00.000Z",
+          pin: expect.stringMatching(/^trust-anchor sha256\/.{44} for a\.b$/),
+          endsAt: "2120-01-01T00:00:00.000Z",
           daysLeft: 34166,
+          state: "ok",
         },
       ],
     });
@@ -317,7 +410,7 @@ relay.yaml: valid: 1 partner, 1 route, version V; 0 errors, 0 warnings
     expect(JSON.parse(output)).toEqual({
       ok: false,
       problems: [{ severity: "error", file: join(folder, "relay.yaml"), keyPath: "", message: "does not exist" }],
-      certificates: [],
+      expiry: [],
     });
   });
 });

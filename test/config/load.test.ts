@@ -8,6 +8,7 @@ import { relayKeys } from "../../src/config/relay.ts";
 import type { Entry, Keys } from "../../src/config/schema.ts";
 import { PartnerIndex } from "../../src/partner/identity.ts";
 import { RouteTable } from "../../src/partner/policy.ts";
+import { anchorPin, certificatePin, spkiPin } from "../partner/pins.ts";
 import {
   authority,
   configFiles,
@@ -63,7 +64,17 @@ describe("a valid configuration", () => {
         messageBytesMax: 25 * 1024 ** 2,
         connectionsMax: 500,
         connectionsPerAddressMax: 20,
+        turnedAwayMax: 100,
+        handshakesPerMinute: 120,
         spoolBytesMax: 10 * 1024 ** 3,
+        commandsMax: 100,
+        badCommandsMax: 10,
+        commandLineBytesMax: 4096,
+        transactionsMax: 1000,
+        headerBytesMax: 256 * 1024,
+        headerLinesMax: 10_000,
+        hopsMax: 50,
+        timeouts: { idleMs: 300_000, handshakeMs: 30_000, sessionMs: 3_600_000, messageMs: 600_000 },
       },
       postmaster: {
         address: "postmaster@corp.example",
@@ -71,6 +82,7 @@ describe("a valid configuration", () => {
         domain: "corp.example",
         internationalized: false,
       },
+      expiry: { warnMs: 30 * 86_400_000, criticalMs: 7 * 86_400_000, mail: "daily" },
       audit: { path: join(folder, "../var/audit") },
       console: { listen: undefined },
     });
@@ -81,9 +93,14 @@ describe("a valid configuration", () => {
         file,
         description: "",
         contact: undefined,
+        notifyContact: false,
         mode: "enforce",
         hosts: [{ kind: "network", text: "203.0.113.1", bytes: [203, 0, 113, 1], prefixBits: 32 }],
-        pins: [{ kind: "spki", digest: digests[1], label: undefined, notAfter: undefined }],
+        pins: [spkiPin(digests[1], { source: { file, line: 2 } })],
+        keyExchange: "any",
+        content: { headerSyntax: "observe", singleFrom: "observe", fromAlignment: "observe" },
+        extendedKeyUsage: "clientAuth",
+        rollover: { retireAfterMs: 14 * 86_400_000 },
         allow: {
           from: [{ kind: "domain", text: "@acme.example", domain: "acme.example", source: { file, line: 3 } }],
           to: [{ kind: "domain", text: "@corp.example", domain: "corp.example", source: { file, line: 3 } }],
@@ -166,17 +183,11 @@ deliver:
     expect(second?.tls).toMatchObject({ verification: { kind: "pin", digests: [digests[0], digests[1]] } });
     expect(config.routes[1]?.servers[0]?.tls).toEqual({ mode: "none" });
     const [acme] = config.partners;
+    const file = join(folder, "partners/acme.yaml");
     expect(acme?.pins).toEqual([
-      { kind: "spki", digest: digests[1], label: "2026", notAfter: undefined },
-      { kind: "certificate", digest: digests[2], label: undefined, notAfter: new Date("2027-01-31T23:59:59.999Z") },
-      {
-        kind: "trustAnchor",
-        file: join(folder, "ca.pem"),
-        anchors: [theAuthority],
-        name: "mx.acme.example",
-        label: undefined,
-        notAfter: undefined,
-      },
+      spkiPin(digests[1], { label: "2026", source: { file, line: 6 } }),
+      certificatePin(digests[2], { notAfter: new Date("2027-01-31T23:59:59.999Z"), source: { file, line: 7 } }),
+      { ...anchorPin([], { file: join(folder, "ca.pem"), source: { file, line: 8 } }), anchors: [theAuthority] },
     ]);
     expect(acme).toMatchObject({
       mode: "observe",
@@ -205,7 +216,7 @@ allow:
     expect(config.partners[0]?.allow.from[0]).toMatchObject({ domain: "corp.example", source: { line: 5 } });
   });
 
-  it("has a version that follows every byte of every file, and not the place", async () => {
+  it("has a version that follows every byte of every file but the relay's own certificate, and not the place", async () => {
     const version = async (changed: Record<string, string> = {}): Promise<string> =>
       (await loaded(changed)).config.version;
     const first = await version();
@@ -214,9 +225,9 @@ allow:
       await version({ "relay.yaml": relayYaml("# comment\n") }),
       await version({ "partners/acme.yaml": partnerYaml("\n") }),
       await version({ "partners/globex.yaml": partnerYaml("", digests[2]) }),
-      await version({ "server.pem": `${server.pem}\n` }),
     ];
-    expect(new Set([first, ...others]).size).toBe(5);
+    expect(new Set([first, ...others]).size).toBe(4);
+    expect(await version({ "server.pem": `${server.pem}\n` })).toBe(first);
   });
 
   it("does not read the key", async () => {

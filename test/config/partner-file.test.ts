@@ -3,7 +3,7 @@ import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { loadConfig } from "../../src/config/load.ts";
 import { PartnerFileError, writeNewPartner, type NewPartner } from "../../src/config/partner-file.ts";
-import { configFiles, digests, folderWith, now, partnerYaml, shown } from "./support.ts";
+import { authority, configFiles, digests, folderWith, now, partnerYaml, shown } from "./support.ts";
 
 const acme: NewPartner = {
   name: "globex",
@@ -61,7 +61,7 @@ describe("writeNewPartner", () => {
     const folder = await folderWith({ ...configFiles(), "schema/partner.schema.json": "{}" });
     const text = await readFile(await writeNewPartner(join(folder, "partners"), acme, now), "utf8");
     expect(text).toBe(`# yaml-language-server: $schema=../schema/partner.schema.json
-# One partner: the name of this file is its name. After a change: \`pinrelay check\`, then restart the relay.
+# One partner: the name of this file is its name. After a change: \`pinrelay check\`, then \`pinrelay reload\`.
 
 description: "Globex: \\"Corporation\\" # not a comment"
 contact: "yes"
@@ -72,7 +72,9 @@ hosts:
   - "203.0.113.0/28"
   - "2001:db8::/64"
 
-# What its certificate must match: any one suffices. In a rollover there are two, until the old one is removed.
+# What its certificate must match: any one suffices. \`state\` says where a pin is in its life: pending lets nobody in
+# until \`pinrelay partner confirm\`; none, or active, counts; next counts too, and the active ones retire some time after
+# its first use; revoked lets nobody in, and is kept so that nobody enrols it again.
 pins:
   - { spki: "${digests[0]}", label: "2026" }
   - { certificate: "${digests[2]}", not-after: "2027-01-31" }
@@ -110,6 +112,17 @@ allow:
     ],
     ["a pin of the past", { pins: [{ spki: digests[0], notAfter: "2026-06-14" }] }, "pins[0].not-after: is past"],
     ["a day that is none", { pins: [{ spki: digests[0], notAfter: "soon" }] }, "pins[0].not-after: must be a date"],
+    ["a start that is none", { pins: [{ spki: digests[0], notBefore: "soon" }] }, "pins[0].not-before: must be a date"],
+    [
+      "a trust anchor that is not there",
+      { pins: [{ trustAnchor: "ca.pem", name: "mx.globex.example" }] },
+      "ca.pem does not exist",
+    ],
+    [
+      "a trust anchor without a name",
+      { pins: [{ trustAnchor: "../server.pem", name: "" }] },
+      "pins[0].name: must be a domain name",
+    ],
     ["no recipients", { to: [] }, "allow.to: must not be empty"],
     ["a rule that is none", { from: ["*"] }, "allow.from[0]: must be user@domain"],
     ["a text of two lines", { description: "a\nhosts: [any]" }, "description: must be one line"],
@@ -140,6 +153,37 @@ allow:
     expect(failure instanceof PartnerFileError && failure.message).not.toContain("\n");
     expect(await readdir(join(folder, "partners"))).toEqual(["acme.yaml"]);
     expect(await readFile(join(folder, "partners/acme.yaml"), "utf8")).toBe(partnerYaml(deliver));
+  });
+
+  it("writes pins of all kinds, in any state, and what their certificates must be good for", async () => {
+    const folder = await folderWith(configFiles({ "ca.pem": authority.pem }));
+    const pins = [
+      { spki: digests[0], state: "pending", notBefore: "2026-07-01" },
+      { certificate: digests[2], state: "active", notAfter: "2027-01-31T12:00:00Z" },
+      { trustAnchor: "../ca.pem", name: "mx.globex.example", label: "CA" },
+    ] as const;
+    const partner = { ...acme, pins, extendedKeyUsage: "any" } as const;
+    const text = await readFile(await writeNewPartner(join(folder, "partners"), partner, now), "utf8");
+    expect(text).toContain(`
+pins:
+  - { spki: "${digests[0]}", state: pending, not-before: "2026-07-01" }
+  - { certificate: "${digests[2]}", not-after: "2027-01-31T12:00:00Z" }
+  - { trust-anchor: "../ca.pem", name: "mx.globex.example", label: "CA" }
+
+# What its certificate must be good for: clientAuth; or any, where its CA issues for servers only.
+extended-key-usage: any
+
+`);
+    const result = await loadConfig(join(folder, "relay.yaml"), now);
+    if (result.kind === "invalid") throw new Error(shown(result.problems, folder).join("\n"));
+    expect(result.config.partners.find(({ name }) => name === "globex")).toMatchObject({
+      extendedKeyUsage: "any",
+      pins: [
+        { state: "pending", notBefore: new Date("2026-07-01T00:00:00Z") },
+        { state: "active", notBefore: undefined, notAfter: new Date("2027-01-31T12:00:00Z") },
+        { kind: "trustAnchor", file: join(folder, "ca.pem"), name: "mx.globex.example", state: "active", label: "CA" },
+      ],
+    });
   });
 
   it("says that the folder is missing", async () => {

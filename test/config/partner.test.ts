@@ -8,17 +8,45 @@ function changed(from: string, to: string): string {
 }
 const onePin = `{ spki: "${digests[1]}" }`;
 const withPins = (written: string): string => changed(onePin, written);
+const deliverAcme = `deliver: { domains: [acme.example], servers: [{ address: 192.0.2.1, pin: "${digests[2]}" }] }`;
 const fromRule = `from: ["@acme.example"], `;
+
+it("a contact may be told who is reached by the partner's own servers", async () => {
+  const { config } = await loaded({
+    "partners/acme.yaml": partnerYaml(`contact: Ops@ACME.example\nnotify-contact: true\n${deliverAcme}`),
+  });
+  expect(config.partners[0]).toMatchObject({ contact: "Ops@ACME.example", notifyContact: true });
+});
 
 describe("a partner's file is refused for", () => {
   it.each([
     [
       "an unknown key",
       partnerYaml("allowed: {}"),
-      "5: error: allowed: is no key: the keys here are description, contact, mode",
+      "5: error: allowed: is no key: the keys here are description, contact, notify-contact, mode",
     ],
     ["an unknown key in allow", changed(fromRule, "cc: [], "), "3: error: allow.cc: is no key"],
     ["an unknown key in a pin", withPins(`{ spki: "${digests[1]}", lable: x }`), "2: error: pins[0].lable: is no key"],
+    [
+      "a contact to be told without a way to it",
+      partnerYaml("contact: ops@acme.example\nnotify-contact: true"),
+      "6: error: notify-contact: needs `deliver`",
+    ],
+    [
+      "a contact to be told that is not there",
+      partnerYaml(`notify-contact: true\n${deliverAcme}`),
+      "5: error: notify-contact: needs `contact` to be a mail address",
+    ],
+    [
+      "a contact to be told that is no address",
+      partnerYaml(`contact: Anna <anna@acme.example>\nnotify-contact: true\n${deliverAcme}`),
+      "6: error: notify-contact: needs `contact` to be a mail address",
+    ],
+    [
+      "a contact to be told who is elsewhere",
+      partnerYaml(`contact: anna@elsewhere.example\nnotify-contact: true\n${deliverAcme}`),
+      "6: error: notify-contact: needs `contact` to be in one of the domains of `deliver`: elsewhere.example is none",
+    ],
     ["no hosts", changed("hosts: [203.0.113.1]", "#"), "1: error: hosts: is missing: add it"],
     ["empty hosts", changed("[203.0.113.1]", "[]"), "1: error: hosts: must not be empty"],
     ["hosts that are no list", changed("[203.0.113.1]", "203.0.113.1"), "1: error: hosts: must be a list, as [a, b]"],
@@ -56,6 +84,16 @@ describe("a partner's file is refused for", () => {
     [
       "an anchor with a wildcard",
       withPins("{ trust-anchor: ../ca.pem, name: '*.acme.example' }"),
+      "2: error: pins[0].name: must be a domain name",
+    ],
+    [
+      "an anchor with all names below one",
+      withPins("{ trust-anchor: ../ca.pem, name: .acme.example }"),
+      "2: error: pins[0].name: must be a domain name",
+    ],
+    [
+      "an anchor with an address for a name",
+      withPins("{ trust-anchor: ../ca.pem, name: 203.0.113.1 }"),
       "2: error: pins[0].name: must be a domain name",
     ],
     [
@@ -227,6 +265,11 @@ describe("a partner's file is taken with a warning for", () => {
       "2: warning: pins[0].not-after: is past",
     ],
     [
+      "certificates of servers",
+      partnerYaml("extended-key-usage: any"),
+      "5: warning: extended-key-usage: a certificate that was issued for servers only will do",
+    ],
+    [
       "no senders",
       changed(fromRule, ""),
       "3: warning: allow.from: no sender is allowed: only reports (the null reverse-path) pass",
@@ -268,6 +311,14 @@ describe("a partner's file is taken with a warning for", () => {
     const { warnings } = await loaded({ "relay.yaml": relayYaml("limits: { message-size: 1MiB }") });
     expect(warnings).toEqual([]);
   });
+});
+
+it("the name beside a trust anchor is taken in any spelling, and compared in one", async () => {
+  const { config } = await loaded({
+    "partners/acme.yaml": withPins("{ trust-anchor: ../ca.pem, name: MX.Bücher.Example. }"),
+    "ca.pem": authority.pem,
+  });
+  expect(config.partners[0]?.pins[0]).toMatchObject({ name: "mx.xn--bcher-kva.example" });
 });
 
 it("what one partner says is never another's: optional keys do not leak", async () => {

@@ -67,6 +67,7 @@ export function mint(wanted: {
 function der(tag: number, content: Buffer): Buffer {
   const length = content.length;
   if (length < 0x80) return Buffer.concat([Buffer.of(tag, length), content]);
+  if (length < 0x100) return Buffer.concat([Buffer.of(tag, 0x81, length), content]);
   return Buffer.concat([Buffer.of(tag, 0x82, length >> 8, length & 0xff), content]);
 }
 

@@ -119,7 +119,7 @@ describe("kill -9 under load", { timeout: 120_000 + kills * 30_000 }, () => {
     const port = await freePort("127.0.0.21");
     const folder = await makeRelayFolder({
       hop: { address: "127.0.0.21", port },
-      more: "retry: { schedule: [1s], expire: 1h, warn-after: 30m }",
+      more: "retry: { schedule: [1s], expire: 1h, warn-after: 30m }\nlimits: { handshakes-per-minute: 1000000 }",
       partners: { acme: `${usualPartners.acme}limits: { messages-per-minute: 1000000, connections: 50 }\n` },
     });
     onTestFinished(() => folder.remove());

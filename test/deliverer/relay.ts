@@ -15,6 +15,7 @@ import type {
   DropBox,
   PutBack,
   RecipientIndex,
+  SessionFacts,
   Spool,
   SpoolUsage,
 } from "../../src/spool/spool.ts";
@@ -163,7 +164,11 @@ export interface TestRelay {
   readonly deliverer: Deliverer;
   /** Puts a message into the drop-box; gives its id. */
   commit(
-    shape?: MessageShape & { readonly partner?: string | null; readonly toPartner?: string | null },
+    shape?: MessageShape & {
+      readonly partner?: string | null;
+      readonly toPartner?: string | null;
+      readonly session?: SessionFacts;
+    },
   ): Promise<string>;
   start(): void;
   /** Stops the deliverer and opens the spool again, with another configuration if one is given. Does not start. */
@@ -248,7 +253,7 @@ export async function openTestRelay(options: TestRelayOptions): Promise<TestRela
         envelope: envelopeOf(shape),
         sizeBytes: content.length,
         headerBytes: headerEnd < 0 ? content.length : headerEnd + 2,
-        session: { id: "s1", address: "127.0.0.11", helo: "mx.acme.example" },
+        session: shape.session ?? { id: "s1", address: "127.0.0.11", helo: "mx.acme.example" },
         eightBit: content.some((octet) => octet > 127),
       });
       return id;

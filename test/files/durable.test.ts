@@ -30,6 +30,25 @@ describe("writeFileDurably", () => {
     expect(await readdir(folder)).toEqual(["a"]);
   });
 
+  it("leaves an existing file as it is where it is not allowed to replace it, and nothing beside it", async () => {
+    const folder = await temporaryFolder();
+    await writeFileDurably(join(folder, "a"), "one", 0o600);
+    const allow = async (): Promise<void> => {
+      expect(await readFile(join(folder, "a"), "utf8")).toBe("one");
+      throw new Error("not now");
+    };
+    await expect(writeFileDurably(join(folder, "a"), "two", 0o600, "replace", { allow })).rejects.toThrow("not now");
+    expect(await readFile(join(folder, "a"), "utf8")).toBe("one");
+    expect(await readdir(folder)).toEqual(["a"]);
+  });
+
+  it.skipIf(process.getuid?.() !== 0)("gives a new file to whom it shall belong, with the whole mode", async () => {
+    const file = join(await temporaryFolder(), "a");
+    await writeFileDurably(file, "text", 0o2640, "replace", { owner: { uid: 12, gid: 34 } });
+    expect(await stat(file)).toMatchObject({ uid: 12, gid: 34 });
+    expect((await stat(file)).mode & 0o7777).toBe(0o2640);
+  });
+
   it("replaces a link, and does not write through it", async () => {
     const folder = await temporaryFolder();
     await writeFile(join(folder, "target"), "kept");

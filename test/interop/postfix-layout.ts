@@ -25,6 +25,8 @@ interface HostOptions {
   messageSizeMaxBytes?: number;
   /** Further main.cf parameters; they win. */
   parameters?: Record<string, string>;
+  /** Text behind what stands in `main.cf` and `master.cf`, and further files of the configuration folder. */
+  append?: Record<string, string>;
 }
 
 interface ReceivingOptions {
@@ -40,10 +42,13 @@ interface ReceivingOptions {
   discardEhloKeywords?: string[];
 }
 
-/** A partner's server that sends everything to the relay. Its own domains have mailboxes, where its bounces arrive. */
+/**
+ * A partner's server that sends everything to the relay, or, without one, what `append` says where to. Its own domains
+ * have mailboxes, where its bounces arrive.
+ */
 export interface PartnerSenderOptions extends HostOptions {
   role: "partner-sender";
-  relay: NextHop;
+  relay?: NextHop;
   domains?: string[];
 }
 
@@ -85,8 +90,12 @@ export async function layOut(
     parameters: options.parameters ?? {},
   };
   await makeDirectories(directory, layout.mailbox);
-  await writeConfiguration(join(directory, paths.configuration, "main.cf"), mainCf(layout));
-  await writeConfiguration(join(directory, paths.configuration, "master.cf"), masterCf(layout));
+  const { append = {} } = options;
+  const configuration: Record<string, string> = { "main.cf": mainCf(layout), "master.cf": masterCf(layout) };
+  for (const name of new Set([...Object.keys(configuration), ...Object.keys(append)])) {
+    const text = `${configuration[name] ?? ""}${append[name] ?? ""}`;
+    await writeConfiguration(join(directory, paths.configuration, name), text);
+  }
   return layout;
 }
 

@@ -163,6 +163,11 @@ export class PostfixInstance {
     await output("postqueue", ["-c", this.#configuration, "-f"]);
   }
 
+  /** Has its processes read their configuration, certificates among it, anew. */
+  reload(): void {
+    process.kill(this.masterPid, "SIGHUP");
+  }
+
   /** The mail log so far. */
   async log(): Promise<string> {
     return readFile(join(this.directory, paths.log), "utf8").catch(() => "");

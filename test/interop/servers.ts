@@ -6,6 +6,9 @@
  */
 
 import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { unpacked } from "./machine.ts";
 
 const checks = {
   /** Postfix drops its privileges itself and takes nothing less than root to start from. */
@@ -13,6 +16,11 @@ const checks = {
   /** Its package can be there without the TLS library of Perl, which it only recommends. */
   swaks: () => succeeds("swaks", ["--support"], /TLS supported/),
   openssl: () => succeeds("openssl", ["version"]),
+  sslscan: () => succeeds("sslscan", ["--version"]),
+  testssl: () => succeeds("testssl", ["--version"]),
+  exim: () => isUnpacked("exim", "usr/sbin/exim4"),
+  opensmtpd: () => isUnpacked("opensmtpd", "usr/sbin/smtpd"),
+  sendmail: () => isUnpacked("sendmail", "usr/libexec/sendmail/sendmail"),
 };
 
 export type ServerName = keyof typeof checks;
@@ -32,7 +40,14 @@ export function isMissing(...needed: ServerName[]): boolean {
 
 export function describeMissing(missing: ServerName[]): string {
   const root = missing.includes("postfix") && process.getuid?.() !== 0 ? " (postfix needs root)" : "";
-  return `interop: not found: ${missing.join(", ")}${root}; to run their tests: apt-get install postfix swaks libnet-ssleay-perl openssl`;
+  return `interop: not found: ${missing.join(", ")}${root}; to run their tests: apt-get install postfix swaks libnet-ssleay-perl openssl sslscan testssl.sh, and test/interop/fetch-servers.sh`;
+}
+
+/** Has `fetch-servers.sh` brought it? It is run by root, with mounts of its own. */
+function isUnpacked(server: string, program: string): boolean {
+  return (
+    process.getuid?.() === 0 && existsSync(join(unpacked(server), program)) && succeeds("unshare", ["--mount", "true"])
+  );
 }
 
 function succeeds(program: string, args: string[], says = /(?:)/): boolean {

@@ -1,36 +1,34 @@
 /** Identity: a certificate is a partner's by its own bytes, dates and address, or it is nobody's. */
 import { X509Certificate } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { carriesName, chainsTo, judgePeer, PartnerIndex, type PeerJudgement } from "../../src/partner/identity.ts";
+import { carriesName, judgePeer, PartnerIndex, type PeerJudgement } from "../../src/partner/identity.ts";
 import type { Partner } from "../../src/partner/partner.ts";
-import { certificateDigest, spkiDigest, type Pin } from "../../src/partner/pin.ts";
+import { pathsTo } from "../../src/partner/path.ts";
+import { spkiDigest, type Pin } from "../../src/partner/pin.ts";
+import { contextPrimitive, sequence, type DerNode } from "../../src/certs/der.ts";
+import type { PinHistory } from "../../src/partner/rollover.ts";
+import { extension, makeCertificate } from "../receiver/certificates.ts";
 import { certificate } from "./certificates.ts";
 import { partner, range } from "./partners.ts";
+import { anchorPin, certificatePin, spkiPin } from "./pins.ts";
 
 const now = new Date("2026-11-24T03:00:00Z");
 const here = "203.0.113.5";
 const elsewhere = "198.51.100.5";
 const nowhere = "192.0.2.5";
 
-type PinOptions = { label?: string; notAfter?: Date };
+type PinOptions = Parameters<typeof spkiPin>[1];
 
-function spki(name: string, { label, notAfter }: PinOptions = {}): Pin {
-  return { kind: "spki", digest: spkiDigest(certificate(name)), label, notAfter };
+function spki(name: string, different?: PinOptions): Pin {
+  return spkiPin(certificate(name), different);
 }
 
-function whole(name: string, { label, notAfter }: PinOptions = {}): Pin {
-  return { kind: "certificate", digest: certificateDigest(certificate(name)), label, notAfter };
+function whole(name: string, different?: PinOptions): Pin {
+  return certificatePin(certificate(name), different);
 }
 
 function anchor(names: readonly string[], name = "mx.acme.example"): Pin {
-  return {
-    kind: "trustAnchor",
-    file: "ca.pem",
-    anchors: names.map(certificate),
-    name,
-    label: undefined,
-    notAfter: undefined,
-  };
+  return anchorPin(names.map(certificate), { name });
 }
 
 function chain(...names: string[]): X509Certificate[] {
@@ -46,6 +44,11 @@ function judge(partners: readonly Partner[], names: readonly string[], address =
     case "wrongAddress":
     case "expired":
     case "notYetValid":
+    case "pending":
+    case "revoked":
+    case "retired":
+    case "revocationUnknown":
+    case "wrongKeyUsage":
       return `${judgement.kind} ${judgement.partner.name}`;
     case "noCertificate":
     case "unknownCertificate":
@@ -131,7 +134,7 @@ describe("refuses a peer", () => {
     ["that sends a pinned certificate along, but is another", [acme], ["leaf-b", "leaf-a"], "unknownCertificate acme"],
     [
       "with the digest of a key pinned as that of a certificate",
-      [partner("acme", { pins: [{ ...whole("leaf-a"), digest: spkiDigest(certificate("leaf-a")) } as Pin] })],
+      [partner("acme", { pins: [certificatePin(spkiDigest(certificate("leaf-a")))] })],
       ["leaf-a"],
       "unknownCertificate acme",
     ],
@@ -233,31 +236,35 @@ describe("follows a chain", () => {
     return new X509Certificate(der);
   }
 
+  const pathsOf = (from: readonly X509Certificate[], anchors: readonly X509Certificate[]): number =>
+    pathsTo(from, anchors, "mx.acme.example").length;
+
   test("and is not stopped by an issuer whose key cannot be read", () => {
     const unreadable = withUnreadableKey("intermediate");
     expect(() => unreadable.publicKey).toThrow();
-    expect(chainsTo([certificate("chained"), unreadable], chain("root"), now)).toBe(false);
-    expect(chainsTo([certificate("chained"), unreadable, certificate("intermediate")], chain("root"), now)).toBe(true);
+    expect(pathsOf([certificate("chained"), unreadable], chain("root"))).toBe(0);
+    expect(pathsOf([certificate("chained"), unreadable, certificate("intermediate")], chain("root"))).toBe(1);
   });
 
   test("not beyond a length that nobody needs", () => {
     const padding = Array.from({ length: 5 }, () => "leaf-b");
-    expect(chainsTo(chain("chained", ...padding, "intermediate"), chain("root"), now)).toBe(false);
+    expect(pathsOf(chain("chained", ...padding, "intermediate"), chain("root"))).toBe(0);
   });
 
   test("not in circles", () => {
     const circle = chain("under-impostor", "impostor-root", "impostor-root", "impostor-root", "impostor-root");
-    expect(chainsTo(circle, chain("root"), now)).toBe(false);
+    expect(pathsOf(circle, chain("root"))).toBe(0);
   });
 
   test("not from nothing, nor to nothing", () => {
-    expect(chainsTo([], chain("root"), now)).toBe(false);
-    expect(chainsTo(chain("chained", "intermediate"), [], now)).toBe(false);
+    expect(pathsOf([], chain("root"))).toBe(0);
+    expect(pathsOf(chain("chained", "intermediate"), [])).toBe(0);
   });
 
   test("not to an anchor outside its dates", () => {
-    expect(chainsTo(chain("under-expired"), chain("intermediate-expired"), now)).toBe(false);
-    expect(chainsTo(chain("under-expired"), chain("intermediate-expired"), undefined)).toBe(true);
+    const partners = [partner("acme", { pins: [anchor(["intermediate-expired"])] })];
+    expect(judge(partners, ["under-expired"])).toBe("expired acme");
+    expect(judge(partners, ["under-expired"], here, new Date("2020-06-01T00:00:00Z"))).toBe("notYetValid acme"); // the leaf
   });
 });
 
@@ -275,6 +282,46 @@ describe("reads names in the subjectAltName only", () => {
     ["leaf-a", "", false],
   ])("%s for %s: %s", (name, host, isCarried) => {
     expect(carriesName(certificate(name), host)).toBe(isCarried);
+  });
+});
+
+describe("compares names as RFC 9525 wants it", async () => {
+  const dns = (text: string): DerNode => contextPrimitive(2, Buffer.from(text, "latin1"));
+  const made = async (...names: readonly DerNode[]): Promise<X509Certificate> => {
+    const extensions = names.length === 0 ? [] : [extension("2.5.29.17", sequence(...names))];
+    return (await makeCertificate({ dnsNames: [], extensions })).certificate; // its common name is mx.acme.example
+  };
+  const rows: Array<[string, DerNode[], boolean]> = [
+    ["the name", [dns("mx.acme.example")], true],
+    ["the name in capitals", [dns("MX.ACME.EXAMPLE")], true],
+    ["the name behind others", [dns("a.example"), dns("mx.acme.example")], true],
+    ["the common name alone", [], false],
+    ["the common name beside another DNS name", [dns("mx2.acme.example")], false],
+    ["a wildcard for the left-most label", [dns("*.acme.example")], true],
+    ["a wildcard for two labels", [dns("*.example")], false],
+    ["a wildcard for everything", [dns("*")], false],
+    ["a part of a label before the wildcard", [dns("m*.acme.example")], false],
+    ["a part of a label behind the wildcard", [dns("*x.acme.example")], false],
+    ["a wildcard in the second label", [dns("mx.*.example")], false],
+    ["two wildcards", [dns("*.*.example")], false],
+    ["all that is below a domain", [dns(".acme.example")], false],
+    ["a domain above it", [dns("acme.example")], false],
+    ["the name before a NUL", [dns("mx.acme.example\0.evil.example")], false],
+    ["the name with a blank", [dns("mx.acme.example ")], false],
+    ["the name as a mail address", [contextPrimitive(1, Buffer.from("mx.acme.example"))], false],
+    ["the name as a URI", [contextPrimitive(6, Buffer.from("https://mx.acme.example/"))], false],
+    ["an address", [contextPrimitive(7, Uint8Array.of(203, 0, 113, 5))], false],
+  ];
+  test.each(rows)("%s", async (_, names, isCarried) => {
+    expect(carriesName(await made(...names), "mx.acme.example")).toBe(isCarried);
+  });
+
+  test("internationalised labels as A-labels, to the letter", async () => {
+    const name = "mx.xn--bcher-kva.example";
+    expect(carriesName(await made(dns(name)), name)).toBe(true);
+    expect(carriesName(await made(dns("*.xn--bcher-kva.example")), name)).toBe(true);
+    expect(carriesName(await made(dns("mx.b\u00fccher.example")), name)).toBe(false);
+    expect(carriesName(await made(dns("xn--*.example")), "xn--bcher-kva.example")).toBe(false);
   });
 });
 
@@ -304,6 +351,94 @@ describe("finds partners by address", () => {
   test("and lets everybody talk if one of them lists any", () => {
     expect(index.isKnownAddress("192.0.2.1")).toBe(true);
     expect(new PartnerIndex([acme]).isKnownAddress("192.0.2.1")).toBe(false);
+  });
+});
+
+describe("of several things that are wrong, says the one that must be mended first", () => {
+  const day = 86_400_000;
+  const seen = new Date(now.getTime() - 20 * day);
+  const next = whole("leaf-b", { state: "next" });
+  /** The next pin was first seen 20 days ago; pins retire 14 days later. */
+  const history: PinHistory = { firstSeen: (_, pin) => (pin === next ? seen : undefined) };
+  const past = new Date(now.getTime() - day);
+  const future = new Date(now.getTime() + day);
+  const retired = new Date(seen.getTime() + 14 * day);
+
+  test.each<[string, Partial<Partner>, string, object]>([
+    ["nothing", { pins: [spki("leaf-a")] }, "leaf-a", { kind: "partner" }],
+    [
+      "the address, before all else",
+      { pins: [spki("leaf-expired", { state: "revoked" })], hosts: [range("192.0.2.0/24")] },
+      "leaf-expired",
+      { kind: "wrongAddress" },
+    ],
+    [
+      "revoked, before its dates",
+      { pins: [spki("leaf-expired", { state: "revoked" })] },
+      "leaf-expired",
+      { kind: "revoked", by: "operator" },
+    ],
+    [
+      "pending, before its dates",
+      { pins: [spki("leaf-expired", { state: "pending" })] },
+      "leaf-expired",
+      { kind: "pending" },
+    ],
+    [
+      "pending, in a future of its own",
+      { pins: [spki("leaf-a", { state: "pending", notBefore: future })] },
+      "leaf-a",
+      { kind: "pending" },
+    ],
+    [
+      "expired, before retired",
+      { pins: [spki("leaf-expired"), next] },
+      "leaf-expired",
+      { kind: "expired", since: new Date("2021-01-01T00:00:00Z") },
+    ],
+    [
+      "its pin not valid yet",
+      { pins: [spki("leaf-a", { notBefore: future })] },
+      "leaf-a",
+      { kind: "notYetValid", from: future },
+    ],
+    ["its pin valid from now on", { pins: [spki("leaf-a", { notBefore: now })] }, "leaf-a", { kind: "partner" }],
+    [
+      "its pin out of date, before retired",
+      { pins: [spki("leaf-a", { notAfter: past }), next] },
+      "leaf-a",
+      { kind: "expired", since: past },
+    ],
+    ["retired by the next pin", { pins: [spki("leaf-a"), next] }, "leaf-a", { kind: "retired", since: retired }],
+    [
+      "retired in a moment, which is not yet",
+      { pins: [spki("leaf-a"), next], rollover: { retireAfterMs: 20 * day + 1 } },
+      "leaf-a",
+      { kind: "partner" },
+    ],
+    [
+      "retired in this moment",
+      { pins: [spki("leaf-a"), next], rollover: { retireAfterMs: 20 * day } },
+      "leaf-a",
+      { kind: "retired", since: now },
+    ],
+    ["the next pin itself never retires", { pins: [spki("leaf-a"), next] }, "leaf-b", { kind: "partner" }],
+    [
+      "a next pin that nobody has seen retires nothing",
+      { pins: [spki("leaf-a"), whole("chained", { state: "next" })] },
+      "leaf-a",
+      { kind: "partner" },
+    ],
+    [
+      "a pending next pin retires nothing",
+      { pins: [spki("leaf-a"), { ...next, state: "pending" }] },
+      "leaf-a",
+      { kind: "partner" },
+    ],
+  ])("%s", (_, different, name, expected) => {
+    const others = partner("bolt", { hosts: [range("203.0.113.0/28")] }); // the address is known in any case
+    const index = new PartnerIndex([partner("acme", different), others]);
+    expect(judgePeer(index, { address: here, chain: chain(name) }, now, history)).toMatchObject(expected);
   });
 });
 

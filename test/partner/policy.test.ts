@@ -3,9 +3,9 @@ import { describe, expect, test } from "vitest";
 import { parseForwardPath, parseReversePath, type ForwardPath, type ReversePath } from "../../src/mail/address.ts";
 import type { ReplyName } from "../../src/mail/reply.ts";
 import type { PeerJudgement } from "../../src/partner/identity.ts";
-import type { Pin } from "../../src/partner/pin.ts";
 import { covers, identityRefusal, judgeRecipient, judgeSender, RouteTable } from "../../src/partner/policy.ts";
 import { mailbox, partner, route, rule } from "./partners.ts";
+import { spkiPin } from "./pins.ts";
 
 function from(text: string): ReversePath {
   const parsed = parseReversePath(text, true);
@@ -110,6 +110,32 @@ describe("a recipient is judged by domain first, then by the partner's rules", (
   });
 });
 
+describe("the probe of a relay", () => {
+  const acme = partner("acme", { allow: { from: [], to: [] } });
+  const probed = new RouteTable([route("internal", "internal", ["corp.example"])], [], "mx.corp.example");
+
+  test.each(["probe@mx.corp.example", "PROBE@MX.corp.example.", '"probe"@mx.corp.example'])(
+    "is accepted of every partner, though its domain is none of a route: %s",
+    (text) => {
+      expect(judgeRecipient(acme, probed, to(text))).toMatchObject({ kind: "accept" });
+    },
+  );
+
+  test.each<[string, ReplyName]>([
+    ["probe@corp.example", "recipientNotAllowed"],
+    ["probe@in.mx.corp.example", "relayingDenied"],
+    ["probe2@mx.corp.example", "relayingDenied"],
+    ["postmaster@mx.corp.example", "relayingDenied"],
+    ["probe@mx.corp.example.evil.example", "relayingDenied"],
+  ])("is nothing that is called alike: %s", (text, reply) => {
+    expect(judgeRecipient(acme, probed, to(text))).toEqual({ kind: "refuse", reply });
+  });
+
+  test("is not there where no name was given", () => {
+    expect(judgeRecipient(acme, routes, to("probe@mx.corp.example"))).toMatchObject({ kind: "refuse" });
+  });
+});
+
 describe("a partner in mode observe", () => {
   const observed = partner("acme", { mode: "observe", allow: { from: [], to: [] } });
 
@@ -128,7 +154,7 @@ describe("a partner in mode observe", () => {
 
 describe("a peer that is not identified gets its reply at MAIL", () => {
   const acme = partner("acme");
-  const pin: Pin = { kind: "spki", digest: "sha256/x", label: undefined, notAfter: undefined };
+  const pin = spkiPin("sha256/x");
   test.each<[string, PeerJudgement, ReplyName | undefined]>([
     ["a partner: none", { kind: "partner", identity: { partner: acme, pin } }, undefined],
     ["no certificate", { kind: "noCertificate", addressOf: [acme] }, "certificateMissing"],
@@ -138,6 +164,9 @@ describe("a peer that is not identified gets its reply at MAIL", () => {
     ["the wrong address", { kind: "wrongAddress", partner: acme, pin }, "addressNotOfPartner"],
     ["an expired certificate", { kind: "expired", partner: acme, pin, since: new Date() }, "certificateExpired"],
     ["one of the future", { kind: "notYetValid", partner: acme, pin, from: new Date() }, "certificateNotYetValid"],
+    ["a pin that waits", { kind: "pending", partner: acme, pin }, "certificatePending"],
+    ["a revoked pin", { kind: "revoked", partner: acme, pin, by: "operator" }, "certificateRevoked"],
+    ["a retired pin", { kind: "retired", partner: acme, pin, since: new Date() }, "certificateRetired"],
     ["an unknown address", { kind: "unknownAddress" }, "addressUnknown"],
   ])("%s", (_, judgement, reply) => {
     expect(identityRefusal(judgement)).toBe(reply);

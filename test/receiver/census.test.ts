@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { ConnectionCensus, type Admission } from "../../src/receiver/census.ts";
 
-const limits = { connectionsMax: 3, connectionsPerAddressMax: 2 };
+const limits = { connectionsMax: 3, connectionsPerAddressMax: 2, turnedAwayMax: 100 };
 
 function seatOf(admission: Admission) {
   if (admission.kind === "dropped") throw new Error("it has no seat");
@@ -13,7 +13,7 @@ describe("the census", () => {
     const census = new ConnectionCensus();
     const first = census.enter("a", true, limits);
     expect([first, census.enter("a", true, limits)].map(({ kind }) => kind)).toEqual(["admitted", "admitted"]);
-    expect(census.enter("a", true, limits)).toMatchObject({ kind: "turnedAway", reply: "tooManyConnections" });
+    expect(census.enter("a", true, limits)).toMatchObject({ kind: "turnedAway", reply: "tooManyConnectionsOfAddress" });
     expect(census.enter("b", true, limits).kind).toBe("admitted");
     expect(census.enter("b", true, limits)).toMatchObject({ kind: "turnedAway", reply: "tooManyConnections" });
     seatOf(first).leave();

@@ -1,6 +1,6 @@
 /** The commands: their order, their parameters, what is offered and what is not. */
 import { describe, expect, it } from "vitest";
-import { letter, useRelay } from "./support.ts";
+import { letter, useRelay, withRelayLimits } from "./support.ts";
 
 const startRelay = useRelay();
 
@@ -132,7 +132,7 @@ describe("what the library could do and a partner has no use for", () => {
     "BURL x",
   ];
   it("is refused before TLS and inside it", async () => {
-    const relay = await startRelay();
+    const relay = await startRelay({ change: withRelayLimits({ badCommandsMax: 100 }) });
     const plain = await relay.connect();
     await plain.reply();
     const inside = await relay.partner();

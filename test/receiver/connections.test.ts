@@ -168,7 +168,7 @@ describe("a session", () => {
     const relay = await startRelay({ timeouts: { idleMs: 100 } });
     const client = await relay.connect();
     await client.reply();
-    expect(await client.reply()).toMatch(/^421 4\.4\.2 Timeout, closing the connection \[/);
+    expect(await client.reply()).toMatch(/^421 4\.4\.2 Timeout, nothing came for too long \[/);
     await client.closed();
     await allGone(relay);
   });

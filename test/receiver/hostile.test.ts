@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { globexAddress } from "../tools/relay-folder.ts";
 import type { SmtpDialogue } from "../tools/smtp-dialogue.ts";
-import { collectGarbage, letter, until, useRelay, withLimits, type Relay } from "./support.ts";
+import { collectGarbage, letter, until, useRelay, withLimits, withRelayLimits, type Relay } from "./support.ts";
 
 const startRelay = useRelay();
 
@@ -103,7 +103,7 @@ describe("memory", () => {
   });
 
   it("is given back by clients that break off in the middle of messages, and so are their places and files", async () => {
-    const relay = await startRelay();
+    const relay = await startRelay({ change: withRelayLimits({ handshakesPerMinute: 1000 }) });
     const round = async (): Promise<number> => {
       for (let index = 0; index < 100; index += 1) {
         const client = await atData(relay);

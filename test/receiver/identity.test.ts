@@ -5,6 +5,9 @@ import type { TLSSocket } from "node:tls";
 import { describe, expect, it } from "vitest";
 import { parseAddressRange, type AddressRange } from "../../src/partner/address-range.ts";
 import { certificateDigest, spkiDigest, type Pin } from "../../src/partner/pin.ts";
+import type { RevocationList } from "../../src/partner/revocation.ts";
+import { listOf } from "../partner/lists.ts";
+import { anchorPin, certificatePin, spkiPin } from "../partner/pins.ts";
 import { acmeAddress, globexAddress, strangerAddress } from "../tools/relay-folder.ts";
 import { SmtpDialogue, type ClientCertificate } from "../tools/smtp-dialogue.ts";
 import { makeCertificate, subjectOf, withIssuers, type Made } from "./certificates.ts";
@@ -27,12 +30,7 @@ function range(text: string): AddressRange {
   return parsed;
 }
 
-const spkiPin = (made: Made, notAfter?: Date): Pin => ({
-  kind: "spki",
-  digest: spkiDigest(made.certificate),
-  label: undefined,
-  notAfter,
-});
+const pinOf = (made: Made, notAfter?: Date): Pin => spkiPin(made.certificate, { notAfter });
 
 describe("a partner's address", () => {
   it("gets 454 4.7.0 at MAIL without a certificate, and the session goes on", async () => {
@@ -75,7 +73,7 @@ describe("a partner's address", () => {
     const expires = new Date(Math.floor(Date.now() / 1000) * 1000 + 10 * dayMs);
     const made = await makeCertificate({ to: expires });
     const at = { now: expires };
-    const relay = await startRelay({ now: () => at.now, change: withPartner("acme", { pins: [spkiPin(made)] }) });
+    const relay = await startRelay({ now: () => at.now, change: withPartner("acme", { pins: [pinOf(made)] }) });
     expect(await mailAs(relay, made)).toMatch(/^250 /);
     at.now = new Date(expires.getTime() + 1000);
     expect(await mailAs(relay, made)).toMatch(/^454 4\.7\.0 Client certificate has expired: renew it \[/);
@@ -88,7 +86,7 @@ describe("a partner's address", () => {
 
   it("gets 454 4.7.0 when the pin's own end has passed, though the certificate is valid", async () => {
     const made = await makeCertificate();
-    const pins = [spkiPin(made, new Date(Date.now() - 1000))];
+    const pins = [pinOf(made, new Date(Date.now() - 1000))];
     const relay = await startRelay({ change: withPartner("acme", { pins }) });
     expect(await mailAs(relay, made)).toMatch(/^454 4\.7\.0 /);
     expect(relay.log()).toContainEqual(expect.objectContaining({ reply: "certificateExpired", cause: "expired" }));
@@ -99,7 +97,7 @@ describe("a partner's address", () => {
     const relay = await startRelay({ now: () => at.now });
     const client = await relay.partner();
     expect(await client.send(letter)).toMatch(/^250 2\.0\.0 /);
-    at.now = inDays(25)();
+    at.now = inDays(100)(); // certificates of the folder are valid for 90
     expect(await client.send(letter)).toMatch(/^454 4\.7\.0 Client certificate has expired/);
   });
 });
@@ -148,9 +146,7 @@ describe("partners who share an address", () => {
 describe("a pin", () => {
   it("of the whole certificate does not let in another certificate with the same key", async () => {
     const made = await makeCertificate();
-    const pins: Pin[] = [
-      { kind: "certificate", digest: certificateDigest(made.certificate), label: undefined, notAfter: undefined },
-    ];
+    const pins = [certificatePin(made.certificate)];
     const relay = await startRelay({ change: withPartner("acme", { pins }) });
     expect(await mailAs(relay, made)).toMatch(/^250 /);
     expect(await mailAs(relay, relay.certificates.acme)).toMatch(/^454 4\.7\.0 Client certificate is not registered/);
@@ -158,10 +154,7 @@ describe("a pin", () => {
 
   it("of a key is not satisfied by the digest of a certificate, nor the other way round", async () => {
     const made = await makeCertificate();
-    const swapped: Pin[] = [
-      { kind: "spki", digest: certificateDigest(made.certificate), label: undefined, notAfter: undefined },
-      { kind: "certificate", digest: spkiDigest(made.certificate), label: undefined, notAfter: undefined },
-    ];
+    const swapped = [spkiPin(certificateDigest(made.certificate)), certificatePin(spkiDigest(made.certificate))];
     const relay = await startRelay({ change: withPartner("acme", { pins: swapped }) });
     expect(await mailAs(relay, made)).toMatch(/^454 4\.7\.0 Client certificate is not registered/);
   });
@@ -178,22 +171,35 @@ describe("a pin by trust anchor and name", async () => {
   const root = await makeCertificate({ subject: subjectOf("ACME Root"), ca: true });
   const intermediate = await makeCertificate({ subject: subjectOf("ACME Issuing"), ca: true, issuer: root });
   const leaf = await makeCertificate({ issuer: intermediate });
-  const pins: Pin[] = [
-    {
-      kind: "trustAnchor",
-      file: "acme-ca.pem",
-      anchors: [root.certificate],
-      name: "mx.acme.example",
-      label: undefined,
-      notAfter: undefined,
-    },
-  ];
+  const pins = [anchorPin([root.certificate])];
   const anchored = withPartner("acme", { pins });
 
   it("lets in a leaf under an intermediate that the peer sends along", async () => {
     const relay = await startRelay({ change: anchored });
     expect(await mailAs(relay, withIssuers(leaf, intermediate))).toMatch(/^250 /);
     expect(await mailAs(relay, withIssuers(leaf, intermediate, root))).toMatch(/^250 /);
+  });
+
+  it("lets nobody in who is on the CA's revocation list, or whose CA's list is out of date", async () => {
+    const other = await makeCertificate({ issuer: intermediate });
+    const withLists = (...lists: RevocationList[]): ReturnType<typeof withPartner> =>
+      withPartner("acme", { pins: [anchorPin([root.certificate], { revocationLists: lists })] });
+    const relay = await startRelay({ change: withLists(listOf(intermediate, [leaf])) });
+    expect(await mailAs(relay, withIssuers(leaf, intermediate))).toMatch(
+      /^454 4\.7\.0 Client certificate was revoked: /,
+    );
+    expect(await mailAs(relay, withIssuers(other, intermediate))).toMatch(/^250 /);
+    expect(relay.log()).toContainEqual(expect.objectContaining({ cause: "revoked", partner: "acme", by: "list" }));
+    const stale = await startRelay({ change: withLists(listOf(intermediate, [], 1)) });
+    expect(await mailAs(stale, withIssuers(leaf, intermediate))).toMatch(/^454 4\.7\.0 Revocation list of your CA/);
+  });
+
+  it("lets in a certificate for servers only where the partner's file says so", async () => {
+    const forServers = await makeCertificate({ issuer: intermediate, usages: "server" });
+    const relay = await startRelay({ change: anchored });
+    expect(await mailAs(relay, withIssuers(forServers, intermediate))).toMatch(/^454 4\.7\.0 .*lacks .* clientAuth/);
+    const lenient = await startRelay({ change: withPartner("acme", { pins, extendedKeyUsage: "any" }) });
+    expect(await mailAs(lenient, withIssuers(forServers, intermediate))).toMatch(/^250 /);
   });
 
   it("lets nobody in whose intermediate is missing", async () => {
@@ -242,7 +248,7 @@ describe("a certificate that is odd", () => {
 
   it("lets in a pinned one that has no subject at all", async () => {
     const made = await makeCertificate({ subject: subjectOf() });
-    const relay = await startRelay({ change: withPartner("acme", { pins: [spkiPin(made)] }) });
+    const relay = await startRelay({ change: withPartner("acme", { pins: [pinOf(made)] }) });
     expect(await mailAs(relay, made)).toMatch(/^250 /);
   });
 });

@@ -8,7 +8,7 @@ const startRelay = useRelay();
 
 /** Every field that we write at the top of a line. */
 const ownFields = new Set(
-  "level time process pid session address event reply code cause addressOf partner pin tls cipher client spki certificate id recipients sizeBytes sha256 policy rule observed declaredBytes of before error addresses err during since from".split(
+  "level time process pid session address event reply code cause addressOf partner pin tls cipher client spki certificate id recipients sizeBytes sha256 policy rule observed declaredBytes of before error addresses err during since from reference notKept group".split(
     " ",
   ),
 );

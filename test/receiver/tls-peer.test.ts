@@ -12,6 +12,7 @@ function socketWith(certificates: number): TLSSocket {
     getPeerX509Certificate: () => chain,
     getProtocol: () => "TLSv1.3",
     getCipher: () => ({ name: "TLS_AES_256_GCM_SHA384" }),
+    getSession: () => undefined,
   } as unknown as TLSSocket;
 }
 

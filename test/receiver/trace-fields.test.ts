@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { spkiDigest } from "../../src/partner/pin.ts";
 import { X509Certificate } from "node:crypto";
+import { anchorPin } from "../partner/pins.ts";
 import { letter, useRelay, withPartner, type Relay } from "./support.ts";
 import { makeCertificate } from "./certificates.ts";
 
@@ -25,7 +26,7 @@ describe("the Received field", () => {
     expect(content).toBe(
       [
         "Received: from mx.acme.example ([127.0.0.11])",
-        "\t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384;",
+        "\t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384, group X25519MLKEM768;",
         "\t client certificate of partner acme",
         `\t pinned by spki ${pin})`,
         `\tby mx.corp.example with ESMTPS id ${spooled?.meta.id}`,
@@ -95,16 +96,7 @@ describe("the Received field", () => {
     const leaf = await makeCertificate({ issuer: anchor });
     const relay = await startRelay({
       change: withPartner("acme", {
-        pins: [
-          {
-            kind: "trustAnchor",
-            file: "x.pem",
-            anchors: [anchor.certificate],
-            name: "mx.acme.example",
-            label: undefined,
-            notAfter: undefined,
-          },
-        ],
+        pins: [anchorPin([anchor.certificate])],
       }),
     });
     const client = await relay.partner(leaf);

@@ -4,23 +4,27 @@ import { Intake } from "../../src/receiver/intake.ts";
 import { WireReader } from "../../src/receiver/wire-reader.ts";
 
 const notClosed = () => false;
+const lineBytesMax = () => 4096;
 
 /** Reads the octets in pieces, and tells what was heard. */
 async function hear(wire: string, cuts: readonly number[] = []): Promise<string[]> {
   const heard: string[] = [];
   let faulty = false;
-  const reader = new WireReader({
-    onCommand: (line) => {
-      heard.push(line.toString("latin1"));
-      // Now and then a reply has to wait for the client.
-      return heard.length % 2 === 0 ? Promise.resolve() : undefined;
+  const reader = new WireReader(
+    {
+      onCommand: (line) => {
+        heard.push(line.toString("latin1"));
+        // Now and then a reply has to wait for the client.
+        return heard.length % 2 === 0 ? Promise.resolve() : undefined;
+      },
+      onEndOfData: () => Promise.resolve(),
+      onFault: (fault) => {
+        heard.push(`fault ${fault}`);
+        faulty = true;
+      },
     },
-    onEndOfData: () => Promise.resolve(),
-    onFault: (fault) => {
-      heard.push(`fault ${fault}`);
-      faulty = true;
-    },
-  });
+    lineBytesMax,
+  );
   const places = [...new Set(cuts)].filter((place) => place > 0 && place < wire.length).toSorted((a, b) => a - b);
   let from = 0;
   for (const to of [...places, wire.length]) {
@@ -66,21 +70,27 @@ describe("command lines", () => {
 
   it("are not read any more when the session is closed by one of them", async () => {
     const heard: string[] = [];
-    const reader = new WireReader({
-      onCommand: (line) => void heard.push(line.toString()),
-      onEndOfData: () => Promise.resolve(),
-      onFault: () => undefined,
-    });
+    const reader = new WireReader(
+      {
+        onCommand: (line) => void heard.push(line.toString()),
+        onEndOfData: () => Promise.resolve(),
+        onFault: () => undefined,
+      },
+      lineBytesMax,
+    );
     await reader.read(Buffer.from("a\r\nQUIT\r\nb\r\n"), () => heard.at(-1) === "QUIT");
     expect(heard).toEqual(["a", "QUIT"]);
   });
 
   it("in great number leave others their turn", async () => {
-    const reader = new WireReader({
-      onCommand: () => undefined,
-      onEndOfData: () => Promise.resolve(),
-      onFault: () => undefined,
-    });
+    const reader = new WireReader(
+      {
+        onCommand: () => undefined,
+        onEndOfData: () => Promise.resolve(),
+        onFault: () => undefined,
+      },
+      lineBytesMax,
+    );
     let turns = 0;
     const other = setInterval(() => (turns += 1), 0);
     let reading = true;
@@ -99,14 +109,17 @@ describe("command lines", () => {
 describe("content", () => {
   it("is read up to its end, what follows is read as commands, and a flood that needs no waiting leaves others their turn", async () => {
     const heard: string[] = [];
-    const reader = new WireReader({
-      onCommand: (line) => void heard.push(line.toString()),
-      onEndOfData: async () => {
-        heard.push("end");
-        await Promise.resolve();
+    const reader = new WireReader(
+      {
+        onCommand: (line) => void heard.push(line.toString()),
+        onEndOfData: async () => {
+          heard.push("end");
+          await Promise.resolve();
+        },
+        onFault: () => undefined,
       },
-      onFault: () => undefined,
-    });
+      lineBytesMax,
+    );
     const written: Buffer[] = [];
     const intake = new Intake({
       dropBox: {
@@ -123,6 +136,10 @@ describe("content", () => {
       envelope: { reversePath: { kind: "null" }, recipients: [], body: "7bit", smtpUtf8: false },
       session: { id: "s", address: "127.0.0.11", helo: "x" },
       messageBytesMax: 100,
+      limits: { headerBytesMax: 1024, headerLinesMax: 100, hopsMax: 50 },
+      takeBytes: () => undefined,
+      giveBackBytes: () => undefined,
+      judgeHeader: () => ({ refusal: undefined, observed: [] }),
       traceFields: () => "X-Trace: 1\r\n",
       now: () => 0,
     });

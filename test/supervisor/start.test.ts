@@ -1,4 +1,4 @@
-import { chmod, readdir } from "node:fs/promises";
+import { appendFile, chmod, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { acmeAddress, makeRelayFolder, relayAddress, type RelayFolder } from "../tools/relay-folder.ts";
@@ -83,6 +83,16 @@ describe("pinrelay start", () => {
     const { status, text } = await runPinrelay("start", "--config", folder.configFile);
     expect(status).toBe(2);
     expect(text).toContain("chmod 600");
+  });
+
+  it("starts although something is about to run out, which check and status answer with no", async () => {
+    await appendFile(folder.configFile, "expiry: { warn: 3650d, critical: 3000d }\n");
+    await start();
+    for (const command of ["check", "status"]) {
+      const { status, text } = await runPinrelay(command, "--config", folder.configFile);
+      expect(status).toBe(1);
+      expect(text).toContain("server certificate");
+    }
   });
 
   it.each(["receiver", "deliverer"])("starts a %s again that was killed", async (name) => {

@@ -57,7 +57,7 @@ export async function makeRelayFolder(options: RelayFolderOptions = {}): Promise
   await mkdir(join(path, "config", "partners"), { recursive: true });
   await mkdir(certs);
   const now = new Date();
-  await initCa({ directory: certs, commonName: "test CA", keyType: "ec-p256", days: 30, now });
+  await initCa({ directory: certs, commonName: "test CA", keyType: "ec-p256", days: 120, now }); // so long that nothing is said of it
   const made = async (
     name: string,
     dnsName: string,
@@ -70,7 +70,7 @@ export async function makeRelayFolder(options: RelayFolderOptions = {}): Promise
       ipAddresses: [],
       usages,
       keyType: "ec-p256",
-      days: 20,
+      days: 90,
       now,
     });
     const files = await writeKeyPair(join(certs, name), pair);

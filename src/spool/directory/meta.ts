@@ -77,8 +77,28 @@ function isMailboxPath({ kind, mailbox }: Fields): boolean {
 }
 
 function isSession(value: unknown): boolean {
-  return isObject(value) && isText(value["id"]) && isText(value["address"]) && isText(value["helo"]);
+  return (
+    isObject(value) &&
+    isText(value["id"]) &&
+    isText(value["address"]) &&
+    isText(value["helo"]) &&
+    (value["tls"] === undefined || isTls(value["tls"]))
+  );
 }
+
+function isTls(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  const { group, keyUsage } = value;
+  return (
+    tlsTexts.every((name) => isText(value[name])) &&
+    (group === undefined || isText(group)) &&
+    (keyUsage === undefined ||
+      (Array.isArray(keyUsage) && keyUsage.length <= keyUsagesMax && keyUsage.every((usage) => isText(usage))))
+  );
+}
+
+const tlsTexts = "version cipher certificate spki subject issuer validFrom validTo pin".split(" ");
+const keyUsagesMax = 20;
 
 function isParameter(value: unknown): boolean {
   return value === undefined || (isText(value) && parameter.test(value));
