@@ -11,6 +11,7 @@ import type { X509Certificate } from "node:crypto";
 import { addressBytes, maskBytes, rangeHolds } from "./address-range.ts";
 import type { Partner } from "./partner.ts";
 import { judgePaths, judgeValidity, mayAuthenticateClients, pathsTo } from "./path.ts";
+import { pathRules } from "./path-rules.ts";
 import { certificateDigest, spkiDigest, type Pin } from "./pin.ts";
 import { noHistory, retiresAt, type PinHistory } from "./rollover.ts";
 
@@ -45,11 +46,15 @@ export type PeerJudgement =
   | { readonly kind: "wrongKeyUsage"; readonly partner: Partner; readonly pin: Pin }
   | { readonly kind: "unknownAddress" };
 
+/** DNS names in a certificate: one with more fits no trust anchor. CAs put in some hundreds at most. */
+const namesMax = 500;
+
 /** The partners, indexed: a look-up costs the same with ten partners and with ten thousand. */
 export class PartnerIndex {
   readonly partners: readonly Partner[];
   readonly #byDigest = new Map<string, PeerIdentity[]>();
-  readonly #anchored: Array<{ partner: Partner; pin: Pin & { kind: "trustAnchor" } }> = [];
+  /** By the pin's name, and by what a wildcard for it would say. */
+  readonly #anchored = new Map<string, Array<{ partner: Partner; pin: Pin & { kind: "trustAnchor" } }>>();
   /** Per address length and prefix length: network → partners. */
   readonly #networks = new Map<string, Map<string, Set<Partner>>>();
   readonly #anywhere: boolean;
@@ -90,7 +95,10 @@ export class PartnerIndex {
     const byDigest = [spkiDigest(leaf), `cert ${certificateDigest(leaf)}`].flatMap(
       (key) => this.#byDigest.get(key) ?? [],
     );
-    const byAnchor = this.#anchored.filter(
+    // To ask for each pinned name would take seconds, where a peer's certificate has thousands of names and so have we.
+    const names = [...new Set(pathRules(leaf)?.dnsNames)];
+    const candidates = names.length > namesMax ? [] : names.flatMap((name) => this.#anchored.get(name) ?? []);
+    const byAnchor = [...new Set(candidates)].filter(
       ({ pin }) => carriesName(leaf, pin.name) && pathsTo(chain, pin.anchors, pin.name).length > 0,
     );
     return [...byDigest, ...byAnchor];
@@ -104,9 +112,12 @@ export class PartnerIndex {
       case "certificate":
         append(this.#byDigest, `cert ${pin.digest}`, { partner, pin });
         break;
-      case "trustAnchor":
-        this.#anchored.push({ partner, pin });
+      case "trustAnchor": {
+        const anchored = { partner, pin };
+        append(this.#anchored, pin.name, anchored);
+        append(this.#anchored, pin.name.replace(/^[^.]+/, "*"), anchored);
         break;
+      }
     }
   }
 

@@ -18,6 +18,8 @@ export interface PathRules {
   readonly pathLengthMax: number | undefined;
   /** May its key sign revocation lists? Without the extension it may. */
   readonly maySignLists: boolean;
+  /** Of the subjectAltName, in lower case. */
+  readonly dnsNames: readonly string[];
   /** DNS subtrees: undefined permits every name. */
   readonly permittedNames: readonly string[] | undefined;
   readonly excludedNames: readonly string[];
@@ -63,12 +65,13 @@ const tags = { boolean: 0x01, integer: 0x02, bitString: 0x03, oid: 0x06, sequenc
 const basicConstraints = "551d13";
 const keyUsage = "551d0f";
 const nameConstraints = "551d1e";
+const subjectAltName = "551d11";
 /** Those that are looked at, here or by node:crypto, and those of policies, which nobody is asked for here. */
 const understood = new Set([
   basicConstraints,
   keyUsage,
   nameConstraints,
-  "551d11", // subjectAltName
+  subjectAltName,
   "551d25", // extKeyUsage
   "551d20", // certificatePolicies
   "551d21", // policyMappings
@@ -92,6 +95,7 @@ function readRules(der: Buffer): PathRules | undefined {
       isSignedStrongly: isStrong(algorithm),
       pathLengthMax: readPathLength(value(basicConstraints)),
       maySignLists: readMaySignLists(value(keyUsage)),
+      dnsNames: readDnsNames(value(subjectAltName)),
       ...readNameConstraints(value(nameConstraints)),
       foreignCritical: extensions.filter(({ oid, critical }) => critical && !understood.has(oid)).map(({ oid }) => oid),
     };
@@ -147,6 +151,14 @@ function readNameConstraints(value: Buffer | undefined): Pick<PathRules, "permit
     permittedNames: permitted.length === 0 ? undefined : permitted,
     excludedNames: dnsNames(subtrees.find(({ tag }) => tag === 0xa1)),
   };
+}
+
+function readDnsNames(value: Buffer | undefined): string[] {
+  const [names] = value === undefined ? [] : items(value);
+  if (names === undefined) return [];
+  return items(contentOf(names, tags.sequence)).flatMap(({ tag, content }) =>
+    tag === 0x82 ? content.toString("latin1").toLowerCase() : [],
+  );
 }
 
 function dnsNames(subtrees: Tlv | undefined): string[] {

@@ -113,7 +113,7 @@ export class PartnerRates implements Meter {
   retain(partners: Iterable<{ readonly name: string }>): void {
     const names = new Set([...partners].map(({ name }) => name));
     for (const kept of [this.#levels, this.#buckets]) {
-      for (const name of [...kept.keys()]) if (!names.has(name)) kept.delete(name);
+      for (const name of kept.keys()) if (!names.has(name)) kept.delete(name);
     }
   }
 

@@ -82,14 +82,10 @@ describe.skipIf(isMissing("postfix", "openssl"))("the life of a partner", () => 
 
   it("begins with a request: it is signed, and the partner's file waits for its confirmation", async () => {
     const request = join(directory, "acme.csr");
-    await output("openssl", [
-      ...["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"],
-      ...["-keyout", shown.keyFile, "-out", request, "-subj", "/CN=mx.acme.example"],
-    ]);
-    await must(
-      ...["partner", "enrol", "acme", "--csr", request, "--host", acmeAddress],
-      ...["--from", "@acme.example", "--to", "@corp.example"],
-    );
+    const subject = "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=mx.acme.example".split(" ");
+    await output("openssl", [...subject, "-keyout", shown.keyFile, "-out", request]);
+    const rules = ["--host", acmeAddress, "--from", "@acme.example", "--to", "@corp.example"];
+    await must("partner", "enrol", "acme", "--csr", request, ...rules);
     const file = join(folder.path, "config", "partners", "acme.yaml");
     const text = await readFile(file, "utf8");
     expect(text).toContain("state: ");

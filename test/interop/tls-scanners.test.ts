@@ -54,11 +54,10 @@ describe.skipIf(isMissing("sslscan", "testssl"))("a scanner", () => {
     const file = join(directory, "findings.json");
     await run(
       "testssl",
-      [
-        // No look-ups of names: no traffic but to the relay.
-        ...["-n", "none", "--ip", plain.address, "--warnings", "batch", "--color", "0", "--jsonfile", file],
-        ...["-t", "smtp", "-p", "-s", "-f", "-P", "-U", `${plain.address}:${plain.port}`],
-      ],
+      // No look-ups of names: no traffic but to the relay.
+      `-n none --ip ${plain.address} --warnings batch --color 0 --jsonfile ${file} -t smtp -p -s -f -P -U ${plain.address}:${plain.port}`.split(
+        " ",
+      ),
       { deadlineMs: 300_000 },
     );
     const findings = JSON.parse(await readFile(file, "utf8")) as Finding[];

@@ -52,9 +52,12 @@ describe("the mailboxes of a From field", () => {
 
   it("are told of whatever stands in the field, without failing, and in linear time", () => {
     fc.assert(
-      fc.property(fc.string({ unit: fc.constantFrom(...'a@.<>,"\\() :;é\u0000'), maxLength: 200 }), (body) => {
-        addresses(body);
-      }),
+      fc.property(
+        fc.string({ unit: fc.constantFrom(...'a@.<>,"\\() :;é\u0000'.split("")), maxLength: 200 }),
+        (body) => {
+          addresses(body);
+        },
+      ),
       { numRuns: 2000 },
     );
     for (const piece of ["(", '"', "<", ",", "\\", 'a"', "()", "<a@b.example>,"]) addresses(piece.repeat(100_000));
