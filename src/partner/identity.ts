@@ -46,6 +46,12 @@ export type PeerJudgement =
   | { readonly kind: "wrongKeyUsage"; readonly partner: Partner; readonly pin: Pin }
   | { readonly kind: "unknownAddress" };
 
+interface Anchored {
+  readonly partner: Partner;
+  readonly pin: Pin & { readonly kind: "trustAnchor" };
+  readonly position: number;
+}
+
 /** DNS names in a certificate: one with more fits no trust anchor. CAs put in some hundreds at most. */
 const namesMax = 500;
 
@@ -54,7 +60,8 @@ export class PartnerIndex {
   readonly partners: readonly Partner[];
   readonly #byDigest = new Map<string, PeerIdentity[]>();
   /** By the pin's name, and by what a wildcard for it would say. */
-  readonly #anchored = new Map<string, Array<{ partner: Partner; pin: Pin & { kind: "trustAnchor" } }>>();
+  readonly #anchored = new Map<string, Anchored[]>();
+  #anchors = 0;
   /** Per address length and prefix length: network → partners. */
   readonly #networks = new Map<string, Map<string, Set<Partner>>>();
   readonly #anywhere: boolean;
@@ -98,9 +105,10 @@ export class PartnerIndex {
     // To ask for each pinned name would take seconds, where a peer's certificate has thousands of names and so have we.
     const names = [...new Set(pathRules(leaf)?.dnsNames)];
     const candidates = names.length > namesMax ? [] : names.flatMap((name) => this.#anchored.get(name) ?? []);
-    const byAnchor = [...new Set(candidates)].filter(
-      ({ pin }) => carriesName(leaf, pin.name) && pathsTo(chain, pin.anchors, pin.name).length > 0,
-    );
+    const byAnchor = [...new Set(candidates)]
+      .filter(({ pin }) => carriesName(leaf, pin.name) && pathsTo(chain, pin.anchors, pin.name).length > 0)
+      .toSorted((a, b) => a.position - b.position) // the order is the files', not the peer's
+      .map(({ partner, pin }) => ({ partner, pin }));
     return [...byDigest, ...byAnchor];
   }
 
@@ -113,7 +121,7 @@ export class PartnerIndex {
         append(this.#byDigest, `cert ${pin.digest}`, { partner, pin });
         break;
       case "trustAnchor": {
-        const anchored = { partner, pin };
+        const anchored = { partner, pin, position: (this.#anchors += 1) };
         append(this.#anchored, pin.name, anchored);
         append(this.#anchored, pin.name.replace(/^[^.]+/, "*"), anchored);
         break;

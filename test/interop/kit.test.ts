@@ -47,6 +47,7 @@ describe.skipIf(isMissing("postfix", "openssl"))("the kit of a partner", () => {
   let acme: Certificate;
   let stranger: Certificate;
   let internal: PostfixInstance;
+  let elsewhere: PostfixInstance;
   let inbox: PostfixInstance;
   let folder: RelayFolder;
   let relay: RelayProcess | undefined;
@@ -67,6 +68,15 @@ describe.skipIf(isMissing("postfix", "openssl"))("the kit of a partner", () => {
       tls: { level: "encrypt", certificate: mail1 },
     });
     cleanUps.unshift(() => internal.stop());
+    // A host that is none of ours, and would like to see a certificate.
+    elsewhere = await startPostfix({
+      role: "partner-receiver",
+      hostname: "mx.elsewhere.example",
+      address: "127.0.0.31",
+      domains: ["elsewhere.example"],
+      tls: { level: "encrypt", certificate: mail1, clientCertificate: "ask" },
+    });
+    cleanUps.unshift(() => elsewhere.stop());
     // Where the partner's users have their mailboxes, and the answers to probes arrive.
     inbox = await startPostfix({
       role: "partner-receiver",
@@ -120,7 +130,7 @@ deliver:
       const args = ["partner", "kit", "acme", "--for", name, "--out", kit, ...paths, "--config", folder.configFile];
       const made = await runPinrelay(...args);
       expect(made).toMatchObject({ status: 0 });
-      partner = await start({ kit, certificate: acme });
+      partner = await start({ kit, certificate: acme, elsewhere: elsewhere.endpoint });
     }, 60_000);
 
     afterAll(() => partner?.stop());
@@ -153,6 +163,19 @@ deliver:
 
     it("carries mail", async () => {
       await arrives(await submit("first"));
+    });
+
+    it("leaves other mail alone: no certificate is shown to another host", async () => {
+      const to = `${name}@elsewhere.example`;
+      const message = plain({ from: sender, to, id: `${name}-elsewhere` });
+      await partner.send(sender, to, message.content);
+      await elsewhere.waitForMessage(to, "Message-ID", message.messageId);
+      const asked = elsewhere.requests.filter((request) => request["recipient"] === to);
+      expect(asked.length).toBeGreaterThan(0);
+      for (const request of asked) {
+        expect(request["encryption_protocol"]).toBe("TLSv1.3");
+        expect(request["ccert_fingerprint"]).toBe("");
+      }
     });
 
     it("tells how to test without the mail server, by lines that work", async () => {

@@ -25,6 +25,8 @@ export interface PartnerOptions {
   /** The folder that the kit was written into. */
   readonly kit: string;
   readonly certificate: Certificate;
+  /** Where mail for `elsewhere.example` goes, over TLS: a host that is none of ours. */
+  readonly elsewhere: { readonly address: string; readonly port: number };
 }
 
 const hostname = "mx.acme.example";
@@ -37,13 +39,14 @@ export const postfixPaths = ({ certificateFile, keyFile }: Certificate): string[
   keyFile,
 ];
 
-export async function startPostfixPartner({ kit, certificate }: PartnerOptions): Promise<PartnerServer> {
+export async function startPostfixPartner({ kit, certificate, elsewhere }: PartnerOptions): Promise<PartnerServer> {
   void certificate; // its files are where the kit says
   const map = "mx.corp.example.transport";
   const postfix = await startPostfix({
     role: "partner-sender",
     hostname,
     address: "127.0.0.11",
+    relay: { ...elsewhere, tls: { level: "encrypt" } },
     append: {
       [map]: await piece(kit, map),
       "main.cf": await piece(kit, "main.cf"),
@@ -60,7 +63,7 @@ export async function startPostfixPartner({ kit, certificate }: PartnerOptions):
 
 const eximUser = 901;
 
-export async function startEximPartner({ kit, certificate }: PartnerOptions): Promise<PartnerServer> {
+export async function startEximPartner({ kit, certificate, elsewhere }: PartnerOptions): Promise<PartnerServer> {
   const port = await freePort("127.0.0.1");
   const machine = await startMachine({
     server: "exim",
@@ -86,8 +89,19 @@ from_here:
 
 begin routers
 ${await piece(kit, "exim-router.conf")}
+elsewhere:
+  driver = manualroute
+  domains = elsewhere.example
+  transport = elsewhere
+  route_list = * ${elsewhere.address}
+
 begin transports
 ${await piece(kit, "exim-transport.conf")}
+elsewhere:
+  driver = smtp
+  port = ${elsewhere.port}
+  hosts_require_tls = *
+
 begin retry
 * * F,1h,1s
 `,
@@ -102,7 +116,7 @@ begin retry
   };
 }
 
-export async function startOpensmtpdPartner({ kit, certificate }: PartnerOptions): Promise<PartnerServer> {
+export async function startOpensmtpdPartner({ kit, certificate, elsewhere }: PartnerOptions): Promise<PartnerServer> {
   const port = await freePort("127.0.0.1");
   const [user, queue] = [902, 903];
   const machine = await startMachine({
@@ -120,7 +134,9 @@ export async function startOpensmtpdPartner({ kit, certificate }: PartnerOptions
       "/etc/mailname": `${hostname}\n`,
       "/etc/hosts": `127.0.0.1 localhost ${hostname}\n${await piece(kit, "hosts")}`,
       "/etc/smtpd.conf": `listen on 127.0.0.1 port ${port}
-${await piece(kit, "smtpd.conf")}`,
+${await piece(kit, "smtpd.conf")}action "elsewhere" relay host "smtp+tls://${elsewhere.address}:${elsewhere.port}" tls no-verify
+match from local for domain "elsewhere.example" action "elsewhere"
+`,
     },
     prepare: "chgrp opensmtpq /usr/sbin/smtpctl; chmod g+s /usr/sbin/smtpctl", // as its package does
     command: ["/usr/sbin/smtpd", "-d", "-v", "-f", "/etc/smtpd.conf"],
@@ -135,7 +151,7 @@ ${await piece(kit, "smtpd.conf")}`,
   };
 }
 
-export async function startSendmailPartner({ kit, certificate }: PartnerOptions): Promise<PartnerServer> {
+export async function startSendmailPartner({ kit, certificate, elsewhere }: PartnerOptions): Promise<PartnerServer> {
   const port = await freePort("127.0.0.1");
   const cf = "/usr/share/sendmail/cf";
   const machine = await startMachine({
@@ -148,7 +164,7 @@ export async function startSendmailPartner({ kit, certificate }: PartnerOptions)
     ],
     files: {
       ...(await identity(certificate, "/etc/mail/tls/partner-client", { mode: 0o600 })),
-      "/etc/mail/mailertable": await piece(kit, "mailertable"),
+      "/etc/mail/mailertable": `elsewhere.example\telsewhere:[${elsewhere.address}]\n${await piece(kit, "mailertable")}`,
       "/etc/mail/access": await piece(kit, "access"),
       "/etc/mail/aliases": "",
       "/etc/mail/local-host-names": "",
@@ -168,6 +184,10 @@ FEATURE(\`nocanonify')dnl
 FEATURE(\`accept_unresolvable_domains')dnl
 DAEMON_OPTIONS(\`Name=MTA, Addr=127.0.0.1, Port=${port}, M=S')dnl
 ${await piece(kit, "sendmail-features.mc")}MAILER(\`smtp')dnl
+MAILER_DEFINITIONS
+Melsewhere,\tP=[IPC], F=mDFMuXa8, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP, E=\\r\\n, L=2040,
+\t\tT=DNS/RFC822/SMTP,
+\t\tA=TCP $h ${elsewhere.port}
 ${await piece(kit, "sendmail-mailer.mc")}`,
     },
     prepare: `cd /etc/mail

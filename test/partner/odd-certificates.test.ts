@@ -9,9 +9,10 @@ import { noHistory } from "../../src/partner/rollover.ts";
 import { quarantineId } from "../../src/sightings/sightings.ts";
 import { mint } from "../config/support.ts";
 import { parseMailbox } from "../../src/mail/address.ts";
+import { makeCertificate } from "../receiver/certificates.ts";
 import { endlessCertificate, namelessCertificate } from "./odd-certificates.ts";
 import { partner } from "./partners.ts";
-import { spkiPin } from "./pins.ts";
+import { anchorPin, spkiPin } from "./pins.ts";
 
 const now = new Date();
 const [nameless, endless] = [await namelessCertificate(), await endlessCertificate()];
@@ -58,5 +59,44 @@ describe("of a certificate without a name", () => {
       now,
     );
     expect(text.flat().join("\n")).toContain(quarantineId(nameless));
+  });
+});
+
+describe("a certificate with thousands of names", () => {
+  const named = (count: number) => Array.from({ length: count }, (_, index) => `host${index}.evil.example`);
+
+  test("is looked at once, not once for each partner that is known by a CA", async () => {
+    const ca = await makeCertificate({ ca: true });
+    const partners = named(5000).map((name, index) =>
+      partner(`p${index}`, { pins: [anchorPin([ca.certificate], { name: `mx.${name}` })] }),
+    );
+    const index = new PartnerIndex(partners);
+    const { certificate } = await makeCertificate({ dnsNames: named(2500) });
+    const begun = performance.now();
+    const judged = judgePeer(index, { address: "203.0.113.5", chain: [certificate] }, now);
+    expect(judged.kind).toBe("unknownCertificate");
+    expect(performance.now() - begun).toBeLessThan(1000); // it was twenty seconds
+  });
+
+  test("fits no trust anchor, whoever signed it", async () => {
+    const ca = await makeCertificate({ ca: true });
+    const acme = partner("acme", { pins: [anchorPin([ca.certificate])] });
+    const judge = async (dnsNames: readonly string[]) => {
+      const { certificate } = await makeCertificate({ issuer: ca, dnsNames });
+      return judgePeer(new PartnerIndex([acme]), { address: "203.0.113.5", chain: [certificate] }, now).kind;
+    };
+    expect(await judge(["mx.acme.example", ...named(499)])).toBe("partner");
+    expect(await judge(["mx.acme.example", ...named(500)])).toBe("unknownCertificate");
+  });
+
+  test("is the partner's that comes first in the files, in whatever order it has their names", async () => {
+    const ca = await makeCertificate({ ca: true });
+    const partners = ["a", "b"].map((name) =>
+      partner(name, { pins: [anchorPin([ca.certificate], { name: `mx.${name}.example` })] }),
+    );
+    const { certificate } = await makeCertificate({ issuer: ca, dnsNames: ["mx.b.example", "mx.a.example"] });
+    expect(judgePeer(new PartnerIndex(partners), { address: "203.0.113.5", chain: [certificate] }, now)).toMatchObject({
+      identity: { partner: { name: "a" } },
+    });
   });
 });
