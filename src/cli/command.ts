@@ -37,7 +37,7 @@ export function caOption(): Option {
 }
 
 export function jsonOption(): Option {
-  return new Option("--json", "write JSON; lists, one object a line");
+  return new Option("--json", "write JSON");
 }
 
 export function caDirectory(options: { readonly config: string; readonly ca?: string }): string {

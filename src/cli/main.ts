@@ -40,7 +40,8 @@ function checkCommand(output: Output): Command {
     .action(async (options: { config: string; json?: boolean }) => {
       const result = await runCheck(options.config, { json: options.json === true });
       output.out(result.output);
-      if (result.exitCode !== 0) throw new CliError(result.exitCode, "the configuration must be corrected");
+      if (result.exitCode === 2) throw new CliError(2, "the configuration must be corrected");
+      if (result.exitCode === 1) throw new CliError(1, "the configuration is valid, but something runs out: see above");
     });
 }
 

@@ -6,17 +6,21 @@
  * {@link CliError}: 1 where the answer is no, 2 where the configuration or the file would be invalid.
  */
 import { readActions, recordAction, whoAmI, type OperatorAction } from "../audit/operator-journal.ts";
+import { resolve } from "node:path";
+import { loadConfig } from "../config/load.ts";
 import { editPartnerFile, type PartnerEdit } from "../config/partner-edit.ts";
 import { PartnerFileError } from "../config/partner-file.ts";
 import type { RelayConfig } from "../config/relay-config.ts";
+import { loadSnapshot } from "../config/snapshot.ts";
 import type { Partner } from "../partner/partner.ts";
 import { certificateDigest, pinKey, type Digest, type Pin } from "../partner/pin.ts";
 import { historyOf, readPinSightings } from "../sightings/reader.ts";
 import type { PinSighting } from "../sightings/sightings.ts";
 import type { PinHistory } from "../partner/rollover.ts";
 import { requestReload } from "../supervisor/reload-request.ts";
+import { snapshotFile } from "../supervisor/state.ts";
 import { shown } from "./certificate-text.ts";
-import { loadValidConfig } from "./command.ts";
+import { findSpool, loadValidConfig } from "./command.ts";
 import { CliError, type Output } from "./output.ts";
 import type { Credential } from "./partner-credential.ts";
 
@@ -44,6 +48,27 @@ export async function findPartner(name: string, configFile: string, now: Date, o
     throw new CliError(1, `there is no partner '${name}': pinrelay partner list shows those there are`);
   }
   const sightings = await readPinSightings(config.spool.path);
+  return { config, partner, sightings, history: historyOf(sightings) };
+}
+
+/**
+ * The same for what cannot wait: while some other file is invalid, the partner is taken as it is in force, or as it was
+ * when the relay last ran. The change is written; whether it counts is for the reload to say.
+ */
+export async function findPartnerInHaste(
+  name: string,
+  configFile: string,
+  now: Date,
+  output: Output,
+): Promise<KnownPartner> {
+  if ((await loadConfig(configFile, now)).kind === "loaded") return findPartner(name, configFile, now, output);
+  const { path } = await findSpool(configFile, now, output);
+  const inForce = await loadSnapshot(snapshotFile(path), resolve(configFile)).catch(() => undefined);
+  if (inForce?.kind !== "loaded") return findPartner(name, configFile, now, output); // says what is wrong
+  const { config } = inForce;
+  const partner = config.partners.find((candidate) => candidate.name === name);
+  if (partner === undefined) throw new CliError(1, `there is no partner '${name}' in force: see pinrelay partner list`);
+  const sightings = await readPinSightings(path);
   return { config, partner, sightings, history: historyOf(sightings) };
 }
 
@@ -129,14 +154,16 @@ export async function record(
 }
 
 /** The last line of a command. */
-export function inForceText(inForce: InForce): string {
+export function inForceText(inForce: InForce, pinCounts: "counts" | "pending" = "counts"): string {
   switch (inForce.kind) {
     case "notAsked":
       return "The running relay has not been told: pinrelay reload does that.\n";
     case "notRunning":
       return "The relay is not running: it will use this when it starts.\n";
     case "reloaded":
-      return "The running relay uses it from now on.\n";
+      return pinCounts === "counts"
+        ? "The running relay uses it from now on.\n"
+        : "The running relay knows of it: mail under this pin waits at the partner until it is confirmed.\n";
     case "refused":
     case "timeout":
       return "";
@@ -144,17 +171,17 @@ export function inForceText(inForce: InForce): string {
 }
 
 /** Ends the command with 1 where the running relay has not taken the change up; to be called last. */
-export function refuseUnlessInForce(inForce: InForce): void {
+export function refuseUnlessInForce(
+  inForce: InForce,
+  consequence = "the file is changed, but the running relay goes on as before",
+): void {
   switch (inForce.kind) {
     case "notAsked":
     case "notRunning":
     case "reloaded":
       return;
     case "refused":
-      throw new CliError(
-        1,
-        `the file is changed, but the running relay goes on as before\n${inForce.problems.join("\n")}`,
-      );
+      throw new CliError(1, `${consequence}\n${inForce.problems.join("\n")}`);
     case "timeout":
       throw new CliError(1, "the file is changed, but the running relay has not answered: see pinrelay status");
   }

@@ -140,7 +140,10 @@ async function reportKnown(
   refuseUnlessInForce(inForce);
 }
 
-/** What the partner has shown and nobody knows, by either fingerprint. Fails with 1, and says what is waited for. */
+/**
+ * What the partner has shown and nobody knows, by either fingerprint: that of the certificate vouches for the key in it, and
+ * the key is what is pinned, so that a renewal with the same key passes. Fails with 1, and says what is waited for.
+ */
 async function findSeen(
   partner: Partner,
   digest: Digest,
@@ -148,10 +151,8 @@ async function findSeen(
 ): Promise<{ seen: Quarantined; pin: NewPin }> {
   for (const seen of await readQuarantine(spoolPath)) {
     if (!isFrom(partner, seen)) continue;
-    if (isSame(spkiDigest(seen.certificate), digest)) return { seen, pin: { spki: digest } };
-    if (isSame(certificateDigest(seen.certificate), digest)) {
-      return { seen, pin: { certificate: digest, notAfter: dayOf(seen.certificate.validToDate) } };
-    }
+    const key = spkiDigest(seen.certificate);
+    if (isSame(key, digest) || isSame(certificateDigest(seen.certificate), digest)) return { seen, pin: { spki: key } };
   }
   throw new CliError(1, mismatchText(partner));
 }
@@ -171,7 +172,13 @@ function mismatchText(partner: Partner): string {
     return `no pin of ${partner.name} is waiting, and no certificate with this fingerprint was seen from its hosts: pinrelay partner list --quarantine`;
   }
   const what = pending.map((pin) => `${pinTitle(pin)}, the fingerprint of a ${pinKindText(pin)}`).join("; ");
-  return `this fingerprint differs from what is waiting for ${partner.name} (${what}), and no certificate with it was seen from its hosts: have it read to you once more; if it differs again, the certificate is not the partner's`;
+  return `this fingerprint differs from what is waiting for ${partner.name} (${what}), and no certificate with it was seen from its hosts: have it read to you once more; if it differs again, the certificate is not the partner's${keyHint(pending)}`;
+}
+
+/** `openssl x509 -fingerprint` prints the other one, and that is what people know by heart. */
+function keyHint(pending: readonly Pin[]): string {
+  if (!pending.some(({ kind }) => kind === "spki")) return "";
+  return ". Is it the fingerprint of the whole certificate? That of its key is printed by openssl x509 -in CERTIFICATE -noout -pubkey | openssl pkey -pubin -outform DER | openssl dgst -sha256";
 }
 
 function approval(partner: Partner, seen: Quarantined, pin: NewPin, state: "active" | "next", now: Date): Change {

@@ -168,7 +168,7 @@ function report(
       `Enrolled ${name}, not confirmed yet: ${shown(file)}\n`,
       signedFile === undefined ? "" : `Signed its certificate: ${shown(signedFile)}\n`,
       credentialText(credential, options.qr ?? shows),
-      inForceText(inForce),
+      inForceText(inForce, "pending"),
       nextStepsText(name, credential, join(caDirectory(options), authorityFileName)),
     ].join(""),
   );

@@ -14,7 +14,7 @@ import { caDirectory } from "./command.ts";
 import { CliError, jsonText, type Output } from "./output.ts";
 import {
   applyChange,
-  findPartner,
+  findPartnerInHaste,
   inForceText,
   indexOfPin,
   refuseUnlessInForce,
@@ -43,7 +43,7 @@ export async function revoke(
 ): Promise<void> {
   const selectors = [typed.length > 0, options.label !== undefined, options.all === true].filter(Boolean);
   if (selectors.length > 1) throw new CliError(2, "name the pin in one way: by its fingerprint, by --label, or --all");
-  const known = await findPartner(name, options.config, now, output);
+  const known = await findPartnerInHaste(name, options.config, now, output);
   const { partner } = known;
   const chosen = choosePins(partner, typed, options);
   const pins = chosen.filter(({ state }) => state !== "revoked");
@@ -56,7 +56,7 @@ export async function revoke(
         ? jsonText({ partner: name, revoked: [], changed: false, relay: inForce.kind })
         : `${said} of ${name} is revoked already${text}`,
     );
-    refuseUnlessInForce(inForce);
+    refuseUnlessInForce(inForce, stillPasses(name));
     return;
   }
   if (options.yes !== true) await ask(partner, pins, terminal);
@@ -87,7 +87,12 @@ export async function revoke(
     }
     output.out(inForceText(inForce));
   }
-  refuseUnlessInForce(inForce);
+  refuseUnlessInForce(inForce, stillPasses(name));
+}
+
+/** The one thing that an operator in haste must not overlook. */
+function stillPasses(name: string): string {
+  return `the file is changed, but the running relay goes on as before: MAIL OF ${name} STILL PASSES until pinrelay reload succeeds; correct this first:`;
 }
 
 function isGood({ state }: Pin): boolean {

@@ -109,6 +109,7 @@ async function begin(name: string, options: RolloverOptions, now: Date, output: 
   }
   const inForce = await settleChange(known, records, options, now);
   if (needsAny) output.err(clientUsageWarning(partner.file));
+  for (const warning of gapWarnings(options.notBefore, known, credential, now)) output.err(`warning: ${warning}\n`);
   report(partner, credential, dated, inForce, options, output, shows);
   refuseUnlessInForce(inForce);
 }
@@ -142,6 +143,29 @@ function refuseUnderWay(partner: Partner, state: RolloverState): void {
         `a rollover of ${name} is under way: ${state.old.map(pinTitle).join(", ")} retires on ${dayOf(state.retiresAt)}; after that a new one can begin`,
       );
   }
+}
+
+/** A next pin that begins when the old one, or its own certificate, has ended: nobody could send in between, or at all. */
+function gapWarnings(
+  notBefore: string | undefined,
+  { partner, sightings }: KnownPartner,
+  { certificate }: Credential,
+  now: Date,
+): string[] {
+  if (notBefore === undefined) return [];
+  const begins = new Date(notBefore);
+  const ends = partner.pins
+    .filter(({ state }) => state === "active" || state === "next")
+    .flatMap((pin) => pin.notAfter ?? pinRecord(partner, pin, sightings).certificate?.validToDate ?? []);
+  const last = new Date(Math.max(...ends.map((end) => end.getTime())));
+  return [
+    ...(ends.length > 0 && last > now && last < begins
+      ? [`no pin of ${partner.name} counts between ${dayOf(last)} and ${dayOf(begins)}: give an earlier --not-before`]
+      : []),
+    ...(certificate !== undefined && certificate.validToDate < begins
+      ? [`the new certificate ends on ${dayOf(certificate.validToDate)}, before its pin begins`]
+      : []),
+  ];
 }
 
 /** The file of the certificate that identifies it now stays where it is. */
@@ -281,7 +305,7 @@ function report(
       signedFile === undefined ? "" : `Signed its certificate: ${shown(signedFile)}\n`,
       credentialText(credential, options.qr ?? shows),
       nextStepsText(name, credential, join(caDirectory(options), authorityFileName)),
-      inForceText(inForce),
+      inForceText(inForce, "pending"),
     ].join(""),
   );
 }

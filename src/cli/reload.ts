@@ -25,6 +25,7 @@ function report(result: ReloadResult, isJson: boolean, output: Output, spoolPath
   switch (result.kind) {
     case "reloaded": {
       const changes = result.changes.length === 0 ? "nothing has changed" : result.changes.join("; ");
+      if (!isJson) for (const warning of result.warnings) output.err(`${printable(warning)}\n`);
       if (!isJson) output.out(`policy ${result.policy.slice(0, 12)} is in force: ${printable(changes)}\n`);
       return;
     }

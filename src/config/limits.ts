@@ -23,9 +23,9 @@ export const relayLimits = group({
       default: 100,
     }),
     "handshakes-per-minute": scalar({
-      doc: "TLS handshakes in a minute from one address.",
+      doc: "TLS handshakes in a minute from one address: many servers make one for each message.",
       format: format.count,
-      default: 120,
+      default: 600,
     }),
     "spool-bytes": scalar({
       doc: "The size of the spool: when it is full, partners are told to try again later.",

@@ -35,7 +35,7 @@ const longestPauseMs = 30_000;
 const healthyAfterMs = 60_000;
 /** How long a compartment has to end by itself after SIGTERM. */
 const drainTimeoutMs = 90_000;
-const orderTimeoutMs = 30_000;
+const orderTimeoutMs = 120_000;
 
 export class Compartment {
   readonly name: CompartmentName;

@@ -13,7 +13,12 @@ export type ReloadResult =
   /** No supervisor is at work on this spool. Compartments that run without one are reloaded by SIGHUP to each. */
   | { readonly kind: "notRunning" }
   /** `changes` has one line for each thing that is another now; none: the files are what has been in force already. */
-  | { readonly kind: "reloaded"; readonly policy: string; readonly changes: readonly string[] }
+  | {
+      readonly kind: "reloaded";
+      readonly policy: string;
+      readonly changes: readonly string[];
+      readonly warnings: readonly string[];
+    }
   /** What has been in force stays in force. Each problem is one line, with file and line where it has one. */
   | { readonly kind: "refused"; readonly problems: readonly string[] }
   /** The relay has not answered in time; it may do so later. */
@@ -24,7 +29,7 @@ export interface ReloadRequestOptions {
   readonly now?: () => Date;
 }
 
-const usualDeadlineMs = 60_000;
+const usualDeadlineMs = 5 * 60_000; // thousands of partners on a busy host
 const pollMs = 50;
 
 export async function requestReload(spoolPath: string, options: ReloadRequestOptions = {}): Promise<ReloadResult> {
@@ -47,7 +52,7 @@ export async function requestReload(spoolPath: string, options: ReloadRequestOpt
     if (last !== undefined && Date.parse(last.begunAt) >= askedAtMs) {
       return last.kind === "refused"
         ? { kind: "refused", problems: last.problems }
-        : { kind: "reloaded", policy: last.policy, changes: last.changes };
+        : { kind: "reloaded", policy: last.policy, changes: last.changes, warnings: last.problems };
     }
     if (!isLocked(lock)) return { kind: "notRunning" };
   }

@@ -161,6 +161,10 @@ describe("partner confirm", () => {
     expect(ran.err).toMatch(
       /^pinrelay: this fingerprint differs from what is waiting for acme .*'enrolled 2027-01-01'/,
     );
+    // What people know by heart prints the certificate's fingerprint, not the key's.
+    expect(ran.err).toContain(
+      "Is it the fingerprint of the whole certificate? That of its key is printed by openssl x509",
+    );
     expect(ran.err.split("\n")).toHaveLength(2);
     expect(ran.err + ran.out).not.toContain(key.slice(7, 15));
     expect(await snapshot(at.partners)).toEqual(before);
@@ -198,6 +202,14 @@ describe("a certificate in quarantine", () => {
     ]);
     expect((await on(at, "list", "--quarantine")).out).toContain("Nothing is in quarantine");
     expect((await journal(at)).at(-1)).toMatchObject({ how: expect.stringContaining(quarantineId(next)) });
+  });
+
+  it("is approved by the fingerprint of the whole certificate, too, and its key is pinned: a renewal with it passes", async () => {
+    const at = await confirmedBench();
+    const next = (await certificateFile(at, "next")).certificate;
+    await seeUnknown(at, next, host, await loaded(at));
+    expect((await confirmWith(at, "acme", certificateDigest(next))).exitCode).toBe(0);
+    expect((await loaded(at)).pins[1]).toMatchObject({ kind: "spki", digest: spkiDigest(next), notAfter: undefined });
   });
 
   it("is not approved for a partner from whose hosts it was not seen", async () => {
@@ -330,6 +342,18 @@ describe("partner rollover", () => {
     await seePin(at, await loaded(at), key, selfSigned, host, inDays(-100));
     await on(at, "rollover", "acme", "--cert", file, "--keep-dates");
     expect((await loaded(at)).pins[0]?.notAfter).toBeUndefined();
+  });
+
+  it("warns of a time in which nobody could send", async () => {
+    const at = await confirmedBench();
+    const { file } = await certificateFile(at, "next");
+    await seePin(at, await loaded(at), key, selfSigned, host, now);
+    const ends = selfSigned.validToDate.toISOString().slice(0, 10);
+    const later = new Date(selfSigned.validToDate.getTime() + 10 * dayMs).toISOString().slice(0, 10);
+    const ran = await on(at, "rollover", "acme", "--cert", file, "--not-before", later);
+    expect(ran.exitCode).toBe(0);
+    expect(ran.err).toContain(`warning: no pin of acme counts between ${ends} and ${later}`);
+    expect(ran.err).toMatch(/warning: the new certificate ends on \d{4}-\d\d-\d\d, before its pin begins/);
   });
 
   it("signs a request beside the certificate that is in use", async () => {

@@ -65,7 +65,7 @@ describe("a valid configuration", () => {
         connectionsMax: 500,
         connectionsPerAddressMax: 20,
         turnedAwayMax: 100,
-        handshakesPerMinute: 120,
+        handshakesPerMinute: 600,
         spoolBytesMax: 10 * 1024 ** 3,
         commandsMax: 100,
         badCommandsMax: 10,

@@ -1,5 +1,5 @@
 import { createServer } from "node:net";
-import { readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { spawn } from "node:child_process";
 import { afterEach, beforeEach, describe, expect, it, onTestFinished } from "vitest";
@@ -117,6 +117,34 @@ describe("pinrelay reload", () => {
     const told = await runPinrelay("status", "--config", folder.configFile);
     expect(told.text).toMatch(/last reload: .*refused/);
     expect(await (await client(running)).send("x\r\n")).toMatch(/^250 2\.0\.0 Queued/);
+  });
+
+  it("says what check would find wrong with what it takes", async () => {
+    await start();
+    await chmod(join(folder.path, "certs", "server.key"), 0o644);
+    await edit(partnerFile("acme"), "to: [", "to: [invoices@corp.example, ");
+    const { status, text } = await reload();
+    expect({ status, text }).toMatchObject({
+      status: 0,
+      text: expect.stringMatching(/error: tls\.key: .*server\.key/),
+    });
+  });
+
+  it("lets a revocation be written while another partner's file is invalid, and says loudly that it does not count yet", async () => {
+    const running = await start();
+    const session = await client(running);
+    await edit(partnerFile("globex"), "hosts:", "host:");
+    const args = ["--config", folder.configFile, "--all", "--reason", "key lost", "--yes"];
+    const revoked = await runPinrelay("partner", "revoke", "acme", ...args);
+    expect(revoked.status).toBe(1);
+    expect(revoked.text).toContain("MAIL OF acme STILL PASSES until pinrelay reload succeeds");
+    expect(revoked.text).toMatch(/globex\.yaml:1: error: host/);
+    expect(await readFile(partnerFile("acme"), "utf8")).toContain("state: revoked");
+    expect(await session.say("MAIL FROM:<a@acme.example>")).toMatch(/^250 /);
+    await edit(partnerFile("globex"), "host:", "hosts:");
+    expect((await reload()).status).toBe(0);
+    await session.say("RSET");
+    expect(await session.say("MAIL FROM:<a@acme.example>")).toMatch(/^454 4\.7\.0 Client certificate was revoked/);
   });
 
   it("refuses what a running relay cannot change, and tells to restart it", async () => {
