@@ -143,6 +143,7 @@ describe("partner kit", () => {
       "--address 'mx.corp.example' is none",
     ],
     ["a port that is none", ["kit", "acme", "--address", "203.0.113.1:70000"], 2, "is none"],
+    ["every address in place of one", ["kit", "acme", "--address", "0.0.0.0"], 2, "is none"],
     [
       "a path that breaks out of the snippet",
       ["kit", "acme", "--partner-key", "/a b\n}"],

@@ -132,7 +132,11 @@ function atAddress(text: string, listening: readonly Endpoint[]): Endpoint[] {
   const isWhole = addressBytes(text) !== undefined;
   const address = isWhole ? text : (bracketed ?? plain ?? "");
   const number = isWhole || port === undefined ? undefined : Number(port);
-  if (addressBytes(address) === undefined || (number !== undefined && (number < 1 || number > 65_535))) {
+  if (
+    addressBytes(address) === undefined ||
+    isWildcard(address) ||
+    (number !== undefined && (number < 1 || number > 65_535))
+  ) {
     throw new CliError(
       2,
       `--address '${text}' is none: write an address, as 203.0.113.1, [2001:db8::1]:25 or 203.0.113.1:25`,

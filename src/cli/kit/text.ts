@@ -90,7 +90,7 @@ function ruleLines({ senders, recipients, limits, probe, postmaster }: KitFacts)
 
 function keyLines({ certificateFile, keyFile }: KitFacts): string[] {
   return [
-    `certificate   ${certificateFile}: the one that you gave us, with the certificates of its issuers behind it`,
+    `certificate   ${certificateFile}: the one that we know you by (yours, or the one that we signed and sent you), with the certificates of its issuers behind it`,
     `key           ${keyFile}: readable by root and the mail server alone (chown root, chmod 600)`,
     "Tell us before you change the key: mail that comes with another one waits at your server until we have confirmed it.",
   ];
@@ -105,7 +105,8 @@ function testLines(facts: KitFacts): string[] {
   const { endpoint, hostname, certificateFile, keyFile, probe, exampleSender } = facts;
   const address = endpoint.address.includes(":") ? `[${endpoint.address}]` : endpoint.address;
   return [
-    "The connection, TLS and our certificate; at its end type EHLO and QUIT:",
+    "The connection and TLS. openssl does not know who issued our certificate, and ends with a verify return code of 18 to 21:",
+    "compare the fingerprint instead. At its end type EHLO and QUIT:",
     `openssl s_client -starttls smtp -connect ${address}:${endpoint.port} -servername ${hostname} -cert ${certificateFile} -key ${keyFile} -crlf`,
     "",
     "A message to the probe, past your mail server, from the host that is to send:",
