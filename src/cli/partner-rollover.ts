@@ -157,7 +157,7 @@ function gapWarnings(
   const ends = partner.pins
     .filter(({ state }) => state === "active" || state === "next")
     .flatMap((pin) => pin.notAfter ?? pinRecord(partner, pin, sightings).certificate?.validToDate ?? []);
-  const last = new Date(Math.max(...ends.map((end) => end.getTime())));
+  const last = new Date(Math.max(...ends.map((date) => date.getTime())));
   return [
     ...(ends.length > 0 && last > now && last < begins
       ? [`no pin of ${partner.name} counts between ${dayOf(last)} and ${dayOf(begins)}: give an earlier --not-before`]

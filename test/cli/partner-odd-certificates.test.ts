@@ -1,6 +1,6 @@
 /** Certificates in quarantine that hold what no CA writes: the operator can still see all, and lets none of them in. */
 import { expect, it } from "vitest";
-import { X509Certificate } from "node:crypto";
+import type { X509Certificate } from "node:crypto";
 import { loadConfig } from "../../src/config/load.ts";
 import { certificateDigest, spkiDigest } from "../../src/partner/pin.ts";
 import { quarantineId } from "../../src/sightings/sightings.ts";
