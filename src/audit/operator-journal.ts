@@ -17,7 +17,7 @@ export interface OperatorAction {
   readonly at: Date;
   /** See {@link whoAmI}. */
   readonly who: string;
-  /** The command, as `partner confirm`. */
+  /** What was done, as `confirm`. */
   readonly action: string;
   readonly partner?: string | undefined;
   /** By its `pinKey`. */

@@ -4,6 +4,7 @@
  * Promises: changes nothing. Fails with {@link CliError}: 1 where there is no such partner, 2 where the configuration is
  * invalid.
  */
+import { readSignedCertificates } from "../certs/signed.ts";
 import { PartnerIndex } from "../partner/identity.ts";
 import { spkiDigest } from "../partner/pin.ts";
 import { rolloverState, rolloverWarningText, type RolloverState } from "../partner/rollover.ts";
@@ -24,13 +25,15 @@ export interface ShowOptions {
 
 export async function listPartners(options: ShowOptions, now: Date, output: Output): Promise<void> {
   const { partners, spool } = await loadValidConfig(options.config, now, output);
-  const directory = caDirectory(options);
-  const sightings = await readPinSightings(spool.path);
-  const known = await Promise.all(
-    partners.map(async (partner) => ({ partner, end: await knownEnd(partner, directory, sightings) })),
-  );
+  const names = new Set(partners.map(({ name }) => name));
+  const signedFor = Map.groupBy(await readSignedCertificates(caDirectory(options), names), ({ partner }) => partner);
+  const usesOf = Map.groupBy(await readPinSightings(spool.path), ({ partner }) => partner);
+  const known = partners.map((partner) => {
+    const uses = usesOf.get(partner.name) ?? [];
+    return { partner, uses, end: knownEnd(partner, signedFor.get(partner.name) ?? [], uses) };
+  });
   if (options.json) {
-    output.out(jsonText(known.map(({ partner, end }) => partnerJson(partner, end, sightings))));
+    output.out(jsonText(known.map(({ partner, end, uses }) => partnerJson(partner, end, uses))));
   } else if (partners.length === 0) {
     output.out("There is no partner yet: pinrelay partner enrol --help tells how to add one.\n");
   } else {
@@ -41,7 +44,7 @@ export async function listPartners(options: ShowOptions, now: Date, output: Outp
 
 export async function showPartner(name: string, options: ShowOptions, now: Date, output: Output): Promise<void> {
   const { config, partner, sightings, history } = await findPartner(name, options.config, now, output);
-  const end = await knownEnd(partner, caDirectory(options), sightings);
+  const end = knownEnd(partner, await readSignedCertificates(caDirectory(options), new Set([name])), sightings);
   const state = rolloverState(partner, sightings, history, now, config.expiry.warnMs);
   const warnings = state.warnings.map((warning) => rolloverWarningText(warning, partner, now));
   if (options.json) {

@@ -3,10 +3,8 @@
  * are there, and never fails. Promises: what is shown is what the relay acts upon; nothing in a file can
  * steer the terminal. The JSON is stable: keys are added, never renamed.
  */
-import { readdir, readFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { X509Certificate } from "node:crypto";
-import { partnerCertificateFile } from "../certs/places.ts";
+import type { X509Certificate } from "node:crypto";
+import { readSignedCertificates, type SignedCertificate } from "../certs/signed.ts";
 import type { NextHop, Partner, PartnerLimits } from "../partner/partner.ts";
 import { certificateDigest, spkiDigest, type Pin } from "../partner/pin.ts";
 import { pinRecord, type PinUse } from "../partner/rollover.ts";
@@ -17,12 +15,11 @@ import { printable } from "./output.ts";
  * Until when the partner can identify itself, as far as it is known: by the end dates of its pins, and by the certificates
  * as last seen or as our CA signed them. A pinned key alone tells no date, what it will come in is the partner's affair.
  */
-export async function knownEnd(
+export function knownEnd(
   partner: Partner,
-  caDirectory: string,
-  uses: readonly PinUse[] = [],
-): Promise<Date | undefined> {
-  const signed = await readSigned(partner.name, caDirectory);
+  signed: readonly SignedCertificate[],
+  uses: readonly PinUse[],
+): Date | undefined {
   const counting = partner.pins.filter(({ state }) => state !== "revoked");
   const ends = counting.map((pin) => {
     const ofSigned = signed.find(({ certificate }) => isPinOf(pin, certificate))?.certificate.validToDate;
@@ -35,7 +32,7 @@ export async function knownEnd(
 
 /** The file of the certificate that our CA signed for a pin, if it did and the file is still there. */
 export async function signedFileOf(partner: Partner, pin: Pin, caDirectory: string): Promise<string | undefined> {
-  const signed = await readSigned(partner.name, caDirectory);
+  const signed = await readSignedCertificates(caDirectory, new Set([partner.name]));
   return signed.find(({ certificate }) => isPinOf(pin, certificate))?.file;
 }
 
@@ -48,25 +45,6 @@ function isPinOf(pin: Pin, certificate: X509Certificate): boolean {
     case "trustAnchor":
       return false;
   }
-}
-
-/** They are an extra: where one is missing, unreadable or something else, its date is not known. */
-async function readSigned(
-  name: string,
-  caDirectory: string,
-): Promise<Array<{ readonly file: string; readonly certificate: X509Certificate }>> {
-  const folder = dirname(partnerCertificateFile(caDirectory, name));
-  const entries = await readdir(folder).catch(() => []);
-  const files = entries.filter((entry) => entry.startsWith(`${name}.`) && entry.endsWith(".pem"));
-  const read = files.map(async (entry) => {
-    const file = join(folder, entry);
-    try {
-      return [{ file, certificate: new X509Certificate(await readFile(file)) }];
-    } catch {
-      return [];
-    }
-  });
-  return (await Promise.all(read)).flat();
 }
 
 export const partnerTableHeader = ["NAME", "HOSTS", "PINS", "VALID UNTIL", "MODE", "FROM", "TO"] as const;

@@ -2,11 +2,11 @@
  * Gathers what runs out: what the configuration names, what our CA's folder holds, and what the receiver has seen. Each is
  * looked at where it is there. Opens no connection and changes nothing; never fails: what cannot be read is said.
  */
-import { readdir, readFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { X509Certificate } from "node:crypto";
+import { join } from "node:path";
+import type { X509Certificate } from "node:crypto";
 import { authorityFileName } from "../certs/ca.ts";
-import { defaultCaDirectory, partnerCertificateFile } from "../certs/places.ts";
+import { defaultCaDirectory } from "../certs/places.ts";
+import { readCertificateIfThere, readSignedCertificates } from "../certs/signed.ts";
 import { expiryItems, type ExpiryItem, type ExpirySources } from "../partner/expiry.ts";
 import type { Partner } from "../partner/partner.ts";
 import { rolloverState, type RolloverWarning } from "../partner/rollover.ts";
@@ -38,7 +38,7 @@ export async function readExpiry(config: RelayConfig, now: Date): Promise<Expiry
     uses: sightings,
     history,
     authority: await readAuthority(caDirectory),
-    signed: await readSigned(caDirectory, config.partners),
+    signed: await readSignedCertificates(caDirectory, new Set(config.partners.map(({ name }) => name))),
   };
   const usesOf = Map.groupBy(sightings, ({ partner }) => partner);
   const rollovers = config.partners.flatMap((partner) => {
@@ -72,30 +72,6 @@ async function readSightings(spoolPath: string): Promise<{ sightings: PinSightin
 
 async function readAuthority(caDirectory: string): Promise<ExpirySources["authority"]> {
   const file = join(caDirectory, authorityFileName);
-  const certificate = await readIfThere(file);
+  const certificate = await readCertificateIfThere(file);
   return certificate === undefined ? undefined : { file, certificate };
-}
-
-/** `NAME.pem`, and what was signed later, as `NAME.2027-01-31.pem`. */
-async function readSigned(caDirectory: string, partners: readonly Partner[]): Promise<ExpirySources["signed"]> {
-  const folder = dirname(partnerCertificateFile(caDirectory, "any"));
-  const names = new Set(partners.map(({ name }) => name));
-  const signed = [];
-  for (const entry of await readdir(folder).catch(() => [])) {
-    const partner = /^([^.]+)(?:\.[^/]+)?\.pem$/.exec(entry)?.[1];
-    if (partner === undefined || !names.has(partner)) continue;
-    const file = join(folder, entry);
-    const certificate = await readIfThere(file);
-    if (certificate !== undefined) signed.push({ partner, file, certificate });
-  }
-  return signed;
-}
-
-/** Nothing depends on these files: one that is missing, unreadable or something else has no end. */
-async function readIfThere(file: string): Promise<X509Certificate | undefined> {
-  try {
-    return new X509Certificate(await readFile(file));
-  } catch {
-    return undefined;
-  }
 }

@@ -92,7 +92,11 @@ export function expiryItems(sources: ExpirySources, thresholds: ExpiryThresholds
   addServer(list, sources);
   for (const route of sources.routes) addHops(list, route, undefined, sources.configFile, ["routes", route.name]);
   const usesOf = Map.groupBy(sources.uses, ({ partner }) => partner);
-  for (const partner of sources.partners) addPartner(list, partner, usesOf.get(partner.name) ?? [], sources, now);
+  const signedFor = Map.groupBy(sources.signed, ({ partner }) => partner);
+  for (const partner of sources.partners) {
+    const own = { uses: usesOf.get(partner.name) ?? [], signed: signedFor.get(partner.name) ?? [] };
+    addPartner(list, partner, own, sources.history, now);
+  }
   const { authority } = sources;
   if (authority !== undefined) {
     list.addCertificate(authority.certificate, { what: "CA certificate", file: authority.file });
@@ -175,11 +179,11 @@ function addHops(
 function addPartner(
   list: ExpiryList,
   partner: Partner,
-  uses: readonly PinUse[],
-  sources: ExpirySources,
+  { uses, signed }: Pick<ExpirySources, "uses" | "signed">, // its own
+  history: PinHistory,
   now: Date,
 ): void {
-  const inForce = new Set(partner.pins.filter((pin) => countsAtAll(partner, pin, sources.history)));
+  const inForce = new Set(partner.pins.filter((pin) => countsAtAll(partner, pin, history)));
   const seen = new Set<Pin>();
   for (const [index, pin] of partner.pins.entries()) {
     if (!inForce.has(pin)) continue;
@@ -207,7 +211,7 @@ function addPartner(
       list.add(nextUpdate, { ...about, what: "revocation list", file, subject, at: at("revocation-list") });
     }
   }
-  addSigned(list, partner, sources, (pin) => inForce.has(pin) && !seen.has(pin));
+  addSigned(list, partner, signed, (pin) => inForce.has(pin) && !seen.has(pin));
   if (partner.deliver !== undefined) addHops(list, partner.deliver, partner.name, partner.file, ["deliver"]);
 }
 
@@ -215,12 +219,13 @@ function addPartner(
 function addSigned(
   list: ExpiryList,
   partner: Partner,
-  { signed }: ExpirySources,
+  signed: ExpirySources["signed"],
   isExpected: (pin: Pin) => boolean,
 ): void {
+  if (signed.length === 0) return;
   const index = new PartnerIndex([partner]);
   const latest = new Map<Pin, (typeof signed)[number]>();
-  for (const one of signed.filter(({ partner: name }) => name === partner.name)) {
+  for (const one of signed) {
     const pin = index.matches([one.certificate]).find((match) => isExpected(match.pin))?.pin;
     const known = pin === undefined ? undefined : latest.get(pin);
     if (pin === undefined || (known !== undefined && known.certificate.validToDate > one.certificate.validToDate))
